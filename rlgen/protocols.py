@@ -205,7 +205,12 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
 
     @abc.abstractmethod
     def observation_space(self, params: PyTree | None = None) -> spaces.Space:
-        """Space of the agent's observations; the same for all levels."""
+        """Space of the agent's observations; the same for all levels.
+
+        An environment with another space is taken to have observations of another meaning, so an
+        agent can play only in environments with equal spaces. For example, if an observation is
+        the index of a state, `Discrete(n)` must have the number of states as n.
+        """
 
     # gymnax requires the next two methods. `is_truncated`, which is true at the level's time limit,
     # is inherited from gymnax.
@@ -256,7 +261,12 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         return {}
 
     def suites(self) -> dict[str, Callable]:
-        """Suites of held-out levels: functions that build a `rlgen.levels.Suite`, by name."""
+        """Suites of held-out levels: functions that build a `rlgen.levels.Suite`, by name.
+
+        A suite has its own environment. Agents of this environment must be able to play the suites
+        `heldout` and `test`: an observation must mean the same in both environments. Other suites
+        can have other observations; they are rejected for agents that would misread them.
+        """
         return {}
 
     def ladder(self) -> dict[str, Any]:

@@ -158,6 +158,21 @@ def make_env(name: str) -> Any:
     return make("envs", family, **known[variant])
 
 
+def env_name(env: Any) -> str:
+    """Return the name from which `make_env` builds an equal environment, such as `gridworld/dense`.
+
+    If no name gives this environment, the result is the name of its family or, outside rlgen, the
+    dotted path of its module.
+    """
+    family = name_of("envs", type(env).__module__)
+    if family not in modules("envs"):
+        return family
+    module = load("envs", family)
+    known = {} if make("envs", family) == env else variants(module)
+    found = [name for name, fields in known.items() if make("envs", family, **fields) == env]
+    return f"{family}/{found[0]}" if found else family
+
+
 def missing_extra(name: str) -> str:
     """Return the missing additional package of an environment, or "" if no package is missing.
 

@@ -209,8 +209,11 @@ class GridWorld(LevelEnv):
         return render.draw(*level_first(level, state, Level, State))
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
-        """Functions that build the held-out suites, by name; each suite uses its own mode."""
-        return suites.suites(GridWorld)
+        """Functions that build the held-out suites, by name; each suite uses its own mode.
+
+        The suite `test` has the mode of this environment.
+        """
+        return suites.suites(self)
 
 
 def build(**fields) -> GridWorld:

@@ -1,9 +1,11 @@
 """Held-out grid worlds: new random levels, the hand-designed sets and the mazes.
 
+Agents read the observations of one mode, so each suite is played in the environment of its mode.
+The levels of the suite `test` have the mode of the given environment.
+
 Levels are sampled with numpy in double precision from separate random streams (see `Stream`).
 Rewards and probabilities are rounded to four significant digits, so that rounding errors do not
-differ between machines. Each suite is played in the environment of its mode. The modes of all
-suites are tabular, so the optimal returns are known.
+differ between machines. In tabular modes the optimal returns are known.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,17 +21,17 @@ from rlgen.envs.gridworld import generator
 from rlgen.envs.gridworld.level import Level
 from rlgen.envs.gridworld.modes import DESIGNS, MAZES, MODES
 from rlgen.envs.streams import Stream, rounded
-from rlgen.levels import Suite, make_level_set
+from rlgen.levels import Suite, exclude, make_level_set, take
 
 VERSION = "1"
-NUM_UNSEEN, NUM_DESIGNED, NUM_MAZES = 64, 4, 2
+NUM_UNSEEN, NUM_TEST, NUM_DESIGNED, NUM_MAZES = 64, 64, 4, 2
 
 
-def suites(make: Callable[[str], Any]) -> dict[str, Callable[[], Suite]]:
+def suites(env: Any) -> dict[str, Callable[[], Suite]]:
     """Return the suites by name, each as a function that builds the suite.
 
     Args:
-        make: Function that returns the environment of a mode.
+        env: Environment whose mode is the mode of the suite `test`.
     """
     designed = partial(_each_family, tuple(DESIGNS), NUM_DESIGNED)
     mazes = partial(_each_family, tuple(MAZES), NUM_MAZES)
@@ -39,7 +41,8 @@ def suites(make: Callable[[str], Any]) -> dict[str, Callable[[], Suite]]:
         "handcrafted": ("handcrafted", designed),
         "mazes": ("mazes", mazes),
     }
-    return {name: partial(_suite, make, name, *entry) for name, entry in made.items()}
+    found = {name: partial(_suite, type(env), name, *entry) for name, entry in made.items()}
+    return {"test": partial(_test, env), **found}
 
 
 def _suite(make: Callable[[str], Any], name: str, mode: str, draw: Callable) -> Suite:
@@ -47,6 +50,31 @@ def _suite(make: Callable[[str], Any], name: str, mode: str, draw: Callable) -> 
     stacked = jax.tree.map(lambda *x: jnp.asarray(np.stack(x)), *levels)
     env = make(mode)
     return Suite(f"gridworld/{name}", env, make_level_set(env, stacked, names, version=VERSION))
+
+
+def _test(env: Any) -> Suite:
+    """Build at most `NUM_TEST` distinct levels of the environment's mode.
+
+    In tabular modes all levels are solvable. Only `rand-tiny` has fewer different levels.
+    """
+    suite = _suite(type(env), "test", env.mode, partial(_candidates, env))
+    levels = suite.levels
+    if env.is_tabular:
+        levels = take(levels, np.asarray(levels.optimal_steps) >= 0)
+    levels, _ = exclude(levels, jnp.zeros((0, 2), jnp.uint32))  # drops repeated levels
+    levels = take(levels, slice(NUM_TEST))
+    names = tuple(f"test-{i:04d}" for i in range(len(levels)))
+    return suite._replace(levels=replace(levels, names=names))
+
+
+def _candidates(env: Any, table: generator.Table) -> Iterator[tuple[str, Level]]:
+    stream = Stream(f"gridworld/test/{env.mode}")
+    # 1.5 times as many candidates as levels, because some of them are dropped.
+    for i in range(NUM_TEST * 3 // 2):
+        level = _level(table, stream)
+        if not env.is_tabular:  # each episode draws the cells of the objects
+            level = replace(level, object_pos=np.full_like(level.object_pos, -1))
+        yield f"candidate-{i}", level
 
 
 def _unseen(num: int, table: generator.Table) -> Iterator[tuple[str, Level]]:

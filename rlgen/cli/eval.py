@@ -30,7 +30,7 @@ class Prepared(NamedTuple):
     baseline: list[Any]  # untrained policies of the first run; empty without --untrained
     suite: Any
     attempts: int
-    reference: Any  # levels to use instead of each run's training set, or None
+    reference: Any  # suite to use instead of each run's training set, or None
 
     @property
     def players(self) -> list[tuple[Any, Path | None]]:
@@ -169,6 +169,8 @@ def _prepare(given: Any) -> Prepared:
     checks.check_countable(runs, suite)
     # The levels are loaded here, so that a wrong --gaps is reported before anything is played.
     reference = _reference(opened[0].env, given.gaps)
+    if reference is not None:
+        checks.check_playable(envs, reference)
     loaded = []
     for run in runs:
         with checks.naming(run):
@@ -204,13 +206,13 @@ def _write_report(
 
 
 def _reference(env: Any, gaps: str) -> Any:
-    """Levels to treat as the training set of every run; None to use each run's own training set."""
+    """Suite to treat as the training set of every run; None to use each run's own training set."""
     from rlgen.evaluation.suites import levels_from_file, load_suite
 
     if gaps in ("auto", "none"):
         return None
     is_file = Path(gaps).suffix == ".npz"
-    return (levels_from_file(env, gaps) if is_file else load_suite(env, gaps)).levels
+    return levels_from_file(env, gaps) if is_file else load_suite(env, gaps)
 
 
 def _gaps_of(loaded: list[Any], tested: list[Any], seed: int, reference: Any) -> dict[str, Any]:

@@ -119,31 +119,51 @@ def _guarded(command: Any, args: Sequence[str]) -> int:
     run = shlex.quote(str(path))
     if learns_rule(path, allow_imports=True):  # training has already imported the run's modules
         print(f"The run and its rules are in {path}. Train new agents with them:")
-        print(f"  rlgen eval {run} --suite {_first_suite(name, 'unseen')}{trust}")
+        # Rules are tested by new agents, which learn to read the observations of any suite.
+        suite = _suites_by_name(registry.make_env(name), "unseen")[0]
+        print(f"  rlgen eval {run} --suite {suite}{trust}")
         learner = record["spec"]["learner"]
         recipe = f"dr --learner {learner}" if learner == "lpo" else "lpg-agent"
         print(f"  rlgen train {recipe} --rule {run} --env {name}")
         return 0
-    suite = _first_suite(name, "heldout")
+    suite = _suite_of_run(folder.rebuild(record, allow_imports=True)[1])
     if not suite:
-        print(f"The run is in {path}. To evaluate it on unseen levels, add the method suites() to")
-        print(f"{name}; see docs/guides/own-components.md.")
+        print(
+            f"The run is in {path}. No suite of {name} has levels that its agents can play. Add a"
+        )
+        print("suite `test` to the method suites(); see docs/guides/own-components.md.")
         return 0
     print(f"The run is in {path}. Evaluate it:")
     print(f"  rlgen eval {run} --suite {suite} --attempts 100{trust}")
     return 0
 
 
-def _first_suite(name: str, wanted: str) -> str:
-    """Name of the first suite that exists among `wanted`, `heldout`, `test` and all other suites.
+def _suite_of_run(env: Any) -> str:
+    """Name of the first suite in `_suites_by_name` that agents of an environment can play, or "".
 
-    The other suites are tried in the order of their names. If the environment has no suites, "" is
-    returned.
+    An environment guarantees that its agents can play the suites `heldout` and `test`, so these are
+    not built. Other suites are built, which takes seconds, until one can be played.
     """
-    env = registry.make_env(name)
+    from rlgen.evaluation.suites import load_suite
+    from rlgen.observations import misread
+
+    for name in _suites_by_name(env, "heldout"):
+        sure = name.rpartition("/")[2] in ("heldout", "test")
+        if sure or not misread(env, load_suite(env, name)):
+            return name
+    return ""
+
+
+def _suites_by_name(env: Any, wanted: str) -> list[str]:
+    """Names of the environment's suites, the likely choices first.
+
+    These are `wanted`, `heldout`, `test` and a suite with the name of the environment's variant.
+    The other suites follow in the order of their names.
+    """
+    family, _, variant = registry.env_name(env).partition("/")
     suites = env.suites()
-    likely = [suite for suite in (wanted, "heldout", "test", *sorted(suites)) if suite in suites]
-    return f"{name.partition('/')[0]}/{likely[0]}" if likely else ""
+    likely = dict.fromkeys((wanted, "heldout", "test", variant, *sorted(suites)))
+    return [f"{family}/{suite}" for suite in likely if suite in suites]
 
 
 def _use_cpu_devices(num_devices: int) -> None:

@@ -13,14 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
-from rlgen import config
 from rlgen.evaluation import zero_shot
 from rlgen.evaluation.episodes import Evaluation
-from rlgen.evaluation.suites import family_of
+from rlgen.evaluation.suites import check_readable, family_of, field_differences, name_of
 from rlgen.evaluation.zero_shot import Policies
 from rlgen.levels import Suite
+from rlgen.observations import interface_difference
 from rlgen.protocols import LevelEnv, Student
 from rlgen.runs import checkpoint, folder
 from rlgen.runs.spec import RunSpec
@@ -114,29 +112,25 @@ def check_environments(envs: Mapping[str, LevelEnv]) -> None:
     for run, other in others:
         if family_of(env) != family_of(other) or type(env) is not type(other):
             raise ValueError(
-                f"{run} was trained in {_name(other)} and {first} in {_name(env)}; runs that are "
-                "compared must use the same environment, so evaluate these runs separately"
+                f"{run} was trained in {name_of(other)} and {first} in {name_of(env)}; runs that "
+                "are compared must use the same environment, so evaluate these runs separately"
             )
-        if _interface(env) != _interface(other):
+        if interface_difference(env, other):
+            unlike = field_differences(env, other) or "in their observations"
             raise ValueError(
-                f"{run} and {first} have different observations or actions in {_name(env)} "
-                f"({_differences(env, other)}); evaluate them separately"
+                f"{run} and {first} have different observations or actions in {family_of(env)} "
+                f"({unlike}); evaluate them separately"
             )
 
 
 def check_playable(envs: Mapping[str, LevelEnv], suite: Suite) -> None:
-    """Reject a suite that one of the runs cannot play.
+    """Reject a suite that one of the runs cannot play; see `rlgen.observations`.
 
     Raises:
-        ValueError: The suite's observations or actions differ from those of the run.
+        ValueError: The actions differ, or the run would misread the suite's observations.
     """
     for run, env in envs.items():
-        if type(env) is not type(suite.env) or _interface(env) != _interface(suite.env):
-            raise ValueError(
-                f"{run} was trained in {_name(env)} and cannot play {suite.name}, because the "
-                f"suite uses {_name(suite.env)} with different observations or actions; choose "
-                "another --suite"
-            )
+        check_readable(run, env, suite)
 
 
 def check_countable(runs: Iterable[Path], suite: Suite) -> None:
@@ -206,22 +200,3 @@ def play(
     # `num` is 0 if the suite is not sealed.
     num = count_access(run, suite.name, levels.version, levels.split, **facts)
     return dataclasses.replace(found, meta=found.meta | {"look": num}) if num else found
-
-
-def _interface(env: LevelEnv) -> tuple:
-    """Number of actions, and shape and dtype of every leaf of an observation."""
-    key = jax.random.key(0)
-    # `eval_shape` traces the reset without running it, so no level is generated.
-    obs, _ = jax.eval_shape(lambda: env.reset_env(key, env.sample_level(key)))
-    return env.num_actions, [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(obs)]
-
-
-def _name(env: LevelEnv) -> str:
-    return f"{family_of(env)} ({type(env).__name__})"
-
-
-def _differences(env: LevelEnv, other: LevelEnv) -> str:
-    """Up to three fields whose values differ between two environments of one type, with values."""
-    one, two = config.flatten(env), config.flatten(other)
-    found = [f"{k} {one.get(k)} and {two.get(k)}" for k in one if one.get(k) != two.get(k)]
-    return ", ".join(found[:3]) or "in their observations"

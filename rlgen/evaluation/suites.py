@@ -1,11 +1,12 @@
-"""Load suites by name, such as `maze/heldout`, or from files with levels."""
+"""Load suites by name, such as `maze/heldout`, or from files; reject those that a run misreads."""
 
 from pathlib import Path
 
 import jax
 
-from rlgen import registry
+from rlgen import config, registry
 from rlgen.levels import Suite, load_levels, make_level_set
+from rlgen.observations import misread
 from rlgen.protocols import LevelEnv
 
 
@@ -67,9 +68,67 @@ def levels_from_file(env: LevelEnv, path: Path | str) -> Suite:
     return Suite(path.stem, env, levels)
 
 
+def check_readable(run: str, env: LevelEnv, suite: Suite) -> None:
+    """Reject a suite whose observations the agents of a run would misread.
+
+    Args:
+        run: Name of the run, for the message.
+        env: Environment that the agents were trained in.
+        suite: Suite to play.
+
+    Raises:
+        ValueError: An observation means something else in the suite's environment. The message
+            names the run, the suite, the difference, and the suites that the agents can play.
+    """
+    why = misread(env, suite)
+    if not why:
+        return
+    unlike = field_differences(env, suite.env)
+    fields = f" ({unlike})" if unlike else ""
+    known = [f"{family_of(env)}/{name}" for name in playable_suites(env)]
+    other = (
+        f"suites that it can play: {', '.join(known)}"
+        if known
+        else "it can play no suite of this family; evaluate it on new levels of the training "
+        "distribution with rlgen ladder, or train in the environment of the suite"
+    )
+    raise ValueError(
+        f"{run} was trained in {name_of(env)} and cannot play {suite.name}, which uses "
+        f"{name_of(suite.env)}{fields}: {why}; {other}"
+    )
+
+
+def playable_suites(env: LevelEnv) -> list[str]:
+    """Return the names of the environment's suites that its agents can play.
+
+    Every suite is built, which can take a minute.
+    """
+    found = []
+    for name, build in env.suites().items():
+        try:
+            fits = not misread(env, build())
+        except ValueError:  # a suite need not exist for all fields of the environment
+            continue
+        if fits:
+            found.append(name)
+    return found
+
+
 def family_of(env: LevelEnv) -> str:
     """Registered name of an environment's family, or its dotted path if it is outside rlgen."""
     return registry.name_of("envs", type(env).__module__)
+
+
+def name_of(env: LevelEnv) -> str:
+    """Name of an environment for messages: family, variant if it is one, and class."""
+    return f"{registry.env_name(env)} ({type(env).__name__})"
+
+
+def field_differences(env: LevelEnv, other: LevelEnv) -> str:
+    """Up to three fields whose values differ between two environments of one type, with values."""
+    one, two = config.flatten(env), config.flatten(other)
+    found = [f"{k} {one.get(k)} and {two.get(k)}" for k in one if one.get(k) != two.get(k)]
+    return ", ".join(found[:3])
 
 
 def _suites(env: LevelEnv) -> dict:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from rlgen import registry
 from rlgen.evaluation.episodes import BOUND, Evaluation
+from rlgen.evaluation.suites import check_readable
 from rlgen.levels import Suite
 from rlgen.protocols import Learner, LevelEnv
 from rlgen.rollout import EpisodeResult, play
@@ -139,7 +140,7 @@ def evaluate(
     """
     if attempts < 1:
         raise ValueError(f"attempts must be at least 1, got {attempts}")
-    _check_family(policies, suite)
+    check_readable(policies.label, policies.env, suite)
     played = _play(policies, suite, attempts, seed, progress)
     own = suite.env.success if registry.has(suite.env, LevelEnv.success) else None
     success = (
@@ -233,20 +234,3 @@ def _batches(row: Int[np.ndarray, " E"]) -> list[Int[np.ndarray, " B"]]:
     num = -(-row.size // EPISODES_AT_A_TIME)
     filled = np.concatenate([row, np.full(num * EPISODES_AT_A_TIME - row.size, row[-1])])
     return np.split(filled, num)
-
-
-def _check_family(policies: Policies, suite: Suite) -> None:
-    key = jax.random.key(0)
-
-    def spec(env: Any) -> tuple:
-        obs, _ = jax.eval_shape(lambda: env.reset_env(key, env.sample_level(key)))
-        leaves = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(obs)]
-        return type(env).__name__, env.num_actions, leaves
-
-    trained, tested = spec(policies.env), spec(suite.env)
-    if trained != tested:
-        raise ValueError(
-            f"{policies.label} was trained on {trained[0]} ({trained[1]} actions) and cannot act "
-            f"in {suite.name}, because the suite uses {tested[0]} ({tested[1]} actions) with "
-            "different observations or actions"
-        )

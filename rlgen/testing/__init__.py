@@ -16,6 +16,7 @@ from rlgen.testing.curriculum import check_sampler, check_score
 from rlgen.testing.env import check_env
 from rlgen.testing.learner import check_fields_matter, check_learner
 from rlgen.testing.probes import PROBES, Answer, Probe, ProbeLevel, solve_probes
+from rlgen.testing.suites import check_suites
 
 __all__ = [
     "PROBES",
@@ -31,6 +32,7 @@ __all__ = [
     "check_learner",
     "check_sampler",
     "check_score",
+    "check_suites",
     "new_slots",
     "random_rollout",
     "solve_probes",

@@ -19,7 +19,7 @@ LAYERS = (
     {"__init__", "gymnax_hook", "types"},
     {"protocols"},
     {"buffer", "codec", "config", "levels", "nn", "parallel", "registry", "returns"},
-    {"bonuses", "rollout"},
+    {"bonuses", "observations", "rollout"},
     {"curriculum", "students"},
     {"gymnax", "runs", "testing"},
     {"evaluation"},
@@ -45,7 +45,7 @@ OPENED = {  # most rlgen files that a reader of a component opens, including its
     "rlgen.envs.maze": 14,
 }
 
-STEPPERS = {"envs", "gymnax", "rollout", "testing"}
+STEPPERS = {"envs", "gymnax", "observations", "rollout", "testing"}
 UNJITTED = {"buffer", "curriculum", "nn", "parallel", "returns", "rollout", "students"}
 HOST_JITS = {"rlgen.algos.samplers.fixed"}  # samples its training set once, before the run
 

@@ -88,7 +88,7 @@ def measure(
     tested: Evaluation,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, of: None,
-    reference: LevelSet | None = None,
+    reference: Suite | None = None,
 ) -> Gaps | None:
     """Play a run's training set and compute the gaps between this set and a suite.
 
@@ -101,21 +101,23 @@ def measure(
             same number of attempts.
         seed: Seed of the evaluation's random numbers.
         progress: Callback that receives the number of episodes done and the total.
-        reference: Level set to use instead of the run's training set. For example, a run without a
-            training set can be measured on the set of another run.
+        reference: Suite whose levels are used instead of the run's training set, and played in the
+            suite's environment. For example, a run without a training set can be measured on the
+            set of another run.
 
     Returns:
         The gaps, or None if there is no training set or the suite has no unseen level.
     """
     own = training_set(loaded.curriculum)
-    chosen = own if reference is None else reference
+    chosen = own if reference is None else reference.levels
+    env = loaded.env if reference is None else reference.env
     if chosen is None or not _unseen(chosen, tested).any():
         return None
     levels, policies = some_levels(chosen, MOST_LEVELS), policies_of(loaded)
     attempts = tested.shape[2]
-    played = evaluate(policies, Suite("train", loaded.env, levels), attempts, seed, progress)
+    played = evaluate(policies, Suite("train", env, levels), attempts, seed, progress)
     return gaps_of(played, tested, chosen)._replace(
-        information=level_information(policies, levels, seed),
+        information=level_information(policies._replace(env=env), levels, seed),
         shift_gap=shift_gap(loaded, policies, played, seed, own is not None),
     )
 

@@ -30,6 +30,7 @@ from rlgen.evaluation.generalisation.unseen_levels import training_set, unseen_l
 from rlgen.evaluation.ladder.streams import Stream, draw_streams, suite_stream
 from rlgen.evaluation.suites import family_of, load_suite
 from rlgen.levels import DistributionShift, Suite, make_level_set, words
+from rlgen.observations import misread
 from rlgen.protocols import LevelEnv
 from rlgen.runs.curriculum_log import has_log
 from rlgen.types import PyTree
@@ -186,19 +187,26 @@ def shifted(env: Any, name: str, shift: DistributionShift, num: int, taken: set[
 def _beyond(
     env: Any, num: int, taken: set[int], chosen: Sequence[str]
 ) -> tuple[list[Rung], list[str]]:
-    """Build the streams of V2 and then of V3, and name the rungs that the environment lacks.
+    """Build the streams of V2 and then of V3, and say what is missing and why.
+
+    Levels whose observations the agents would misread are left out.
 
     Within a rung, streams are in the order in which the environment lists them.
     """
     shifts = shifts_of(env)
     wanted = {name: shift for name, shift in shifts.items() if shift.rung in chosen}
-    rungs = [
-        Rung(shift.rung, name, shift.about, shifted(env, name, shift, num, taken))
-        for name, shift in sorted(wanted.items(), key=lambda one: one[1].rung)
-    ]
+    rungs, missing = [], []
+    for name, shift in sorted(wanted.items(), key=lambda one: one[1].rung):
+        stream = shifted(env, name, shift, num, taken)
+        why = misread(env, stream.suite)
+        if why:
+            missing.append(f"{shift.rung}: agents would misread {name}: {why}")
+        else:
+            rungs.append(Rung(shift.rung, name, shift.about, stream))
     stated = {shift.rung for shift in shifts.values()}
     lacking = [rung for rung in ("V2", "V3") if rung in chosen and rung not in stated]
-    return rungs, [f"{rung}: {family_of(env)} defines no such levels" for rung in lacking]
+    missing += [f"{rung}: {family_of(env)} defines no such levels" for rung in lacking]
+    return rungs, missing
 
 
 def _familiar(env: Any, trained: Trained, num: int) -> Rung:

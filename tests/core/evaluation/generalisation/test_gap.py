@@ -271,7 +271,8 @@ def test_a_run_is_measured_against_its_set_and_a_suite():
     np.testing.assert_array_equal(found.shift_gap, [0, 0])
     assert measure(loaded(Unasked(), ()), tested) is None
     # A run without a training set uses a reference set; its sampler reports no shift.
-    beside = measure(loaded(Unasked(), (), Looking()), tested, reference=take(levels, [0, 1]))
+    reference = Suite("known", env, take(levels, [0, 1]))
+    beside = measure(loaded(Unasked(), (), Looking()), tested, reference=reference)
     assert beside is not None and beside.shift_gap == ()
     np.testing.assert_allclose(beside.returns.per_seed, found.returns.per_seed)
     assert measure(loaded(Fixed(env, levels=levels), ()), tested) is None  # all are training levels
