@@ -317,7 +317,7 @@ def test_no_number_is_made_of_seeds_without_episodes(sweep):
         train_solve_rate([*old, {"solve_rate": [0.5, None]}, {"solve_rate": [0.1, None]}]) is None
     )
     assert train_solve_rate([{"episode_return": [1.0]}]) is None
-    # Of episodes: (3 * 1 + 1 * 0) / 4 and, for the second seed, the only update with an episode.
+    # Weighted by episodes: (3 * 1 + 1 * 0) / 4, and the second seed's only update with an episode.
     tail = [
         {"solve_rate": [1.0, None], "num_episodes": [3, 0]},
         {"solve_rate": [0.0, 0.5], "num_episodes": [1, 2]},

@@ -198,8 +198,7 @@ def test_in_a_tenancy_of_two_updates_one_update_has_no_episode_and_the_chunk_has
 def test_the_warning_appears_where_the_limit_exceeds_the_tenancy(
     limit, num_steps, updates_per_level
 ):
-    _, curriculum = build(spec(limit, num_steps, updates_per_level))
-    told = start_warnings(curriculum.student.env, curriculum)
+    told = start_warnings(*build(spec(limit, num_steps, updates_per_level)))
     assert bool(told) == (limit > num_steps * updates_per_level)
     if not told:
         return
@@ -210,8 +209,7 @@ def test_the_warning_appears_where_the_limit_exceeds_the_tenancy(
         better = int(words[words.index(f"--student.{option}") + 1])
         given = {"num_steps": num_steps, "updates_per_level": updates_per_level}
         given[option.replace("-", "_")] = better
-        _, mended = build(spec(limit, **given))
-        assert start_warnings(mended.student.env, mended) == [], "the advice does not help"
+        assert start_warnings(*build(spec(limit, **given))) == [], "the advice does not help"
         one_less = given | {option.replace("-", "_"): better - own}
         assert limit > one_less["num_steps"] * one_less["updates_per_level"], "more than needed"
 
@@ -219,7 +217,7 @@ def test_the_warning_appears_where_the_limit_exceeds_the_tenancy(
 def test_the_longest_episode_is_that_of_the_training_set():
     data = Fixed(ENV, num_levels=1)
     of_set = dataclasses.replace(data.level_set.level, max_steps_in_episode=jnp.array([77]))
-    object.__setattr__(data, "level_set", data.level_set.replace(level=of_set))
+    object.__setattr__(data, "level_set", dataclasses.replace(data.level_set, level=of_set))
     curriculum = Curriculum(OnPolicy(ENV, Idle(), T), data, Unscored(), num_slots=2)
     assert longest_episode(ENV, curriculum) == 77
 

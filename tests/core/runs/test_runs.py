@@ -214,7 +214,7 @@ def test_an_update_in_which_no_episode_ends_is_not_bad():
     long = {"weight": np.ones((3, 2)), "num_episodes": np.array([[4, 2], [0, 3], [1, 1]])}
     for name in ("episode_length", "episode_return", "solve_rate"):
         long[name] = np.where(long["num_episodes"] > 0, 1.0, np.nan)
-    counts = dict.fromkeys(("episode_length", "episode_return", "solve_rate"), "num_episodes")
+    counts = {name: "num_episodes" for name in long if name not in ("weight", "num_episodes")}
     assert metrics.first_bad(0, long, {}, counts) is None
     long["episode_return"][2, 1] = np.nan
     assert metrics.first_bad(0, long, {}, counts) == (3, 1, "episode_return")
