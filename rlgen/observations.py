@@ -143,10 +143,20 @@ def _equal(tree: PyTree, other: PyTree, tolerance: float) -> Bool[Array, ""]:
 
 def _first_forms(env: LevelEnv) -> tuple[list, list]:
     """Forms of the first observation and of the first state of an environment's own levels."""
+    try:
+        return _traced(env)
+    except TypeError:  # an environment of the user that is not hashable cannot be a cache key
+        return _trace(env)
+
+
+def _trace(env: LevelEnv) -> tuple[list, list]:
     key = jax.random.key(0)
     # `eval_shape` traces the reset without running it, so no level is generated.
     obs, state = jax.eval_shape(lambda: env.reset_env(key, env.sample_level(key)))
     return _form(obs), _form(state)
+
+
+_traced = functools.lru_cache(maxsize=32)(_trace)  # tracing a generator of levels can take seconds
 
 
 def _form(tree: PyTree) -> list:
@@ -166,10 +176,11 @@ def _boxes(env: LevelEnv) -> list[tuple[str, spaces.Space]]:
             return [(path, space)]
         return [part for one in inner for part in one]
 
-    # gymnax's environments need params here. The space is the same for all levels.
+    # Environments with gymnax's signature need a level, which can take seconds to sample.
     needed = inspect.signature(env.observation_space).parameters.values()
-    missing = any(x.default is x.empty for x in needed)
-    return parts("obs", env.observation_space(*[env.default_params] * missing))
+    has_default = all(x.default is not x.empty for x in needed)
+    space = env.observation_space() if has_default else env.observation_space(env.default_params)
+    return parts("obs", space)
 
 
 def _equal_spaces(one: spaces.Space, other: spaces.Space) -> bool:
