@@ -392,9 +392,9 @@ def _two_samples(
     x: Float[np.ndarray, "S ..."], y: Float[np.ndarray, "R ..."]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Variances of the difference of two means, Welch's and pooled, with degrees of freedom."""
-    parts = [(_of_mean(one), len(one) - 1) for one in (x, y)]
-    pooled, freedom = _pooled(*parts, len(x), len(y))
-    return [_satterthwaite(parts), (pooled, np.asarray(freedom))]
+    one, two = (_of_mean(x), len(x) - 1), (_of_mean(y), len(y) - 1)
+    pooled, freedom = _pooled(one, two, len(x), len(y))
+    return [_satterthwaite((one, two)), (pooled, np.asarray(freedom))]
 
 
 def _pooled(
@@ -483,7 +483,8 @@ def _symmetric(
     kind: str,
 ) -> Interval:
     """Interval of Student's t around an estimate; no bounds where the variance is 0."""
-    known = variance > 0
+    centre = np.asarray(centre, np.float64)
+    known = np.asarray(variance) > 0
     if not known.any():
         return no_interval(centre)
     width = stdtrit(freedom, (1 + confidence) / 2) * np.sqrt(variance)

@@ -103,7 +103,7 @@ def test_simulations_use_the_numbers_of_summarise_compare_and_rank(seeds, rate):
         np.testing.assert_allclose(found.comparisons[0].p_value, welch_p(y, x), atol=1e-12)
         np.testing.assert_allclose(rank(pair).pairs[0].p_value, p, atol=1e-12)
         expected = welch(x, y).clipped(-1.0, 1.0)
-        np.testing.assert_allclose(compare(*pair).mean[:3], expected[:3], atol=1e-12)
+        np.testing.assert_allclose(compare(pair[0], pair[1]).mean[:3], expected[:3], atol=1e-12)
 
 
 def test_rank_settles_the_pairs_that_holm_settles():
@@ -239,23 +239,29 @@ def _gaps(rates, seeds, levels, others, reps=REPS):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("rate", [0.5, 0.9])
-@pytest.mark.parametrize("numbers", NUMBERS)
+@pytest.mark.parametrize(
+    ("numbers", "rate"),
+    [*((some, 0.5) for some in NUMBERS), *((some, 0.9) for some in NUMBERS[4:])],
+)
 def test_gap_under_equal_laws_of_levels_excludes_zero_in_6_percent_or_fewer(numbers, rate):
     assert np.mean([one.excludes_zero for one in _gaps((rate, rate), *numbers)]) <= 0.06
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("rates", [(0.6, 0.5), (0.95, 0.85)])
-@pytest.mark.parametrize("numbers", NUMBERS)
+@pytest.mark.parametrize(
+    ("numbers", "rates"),
+    [
+        *((some, (0.6, 0.5)) for some in NUMBERS[:4]),
+        *((some, (0.95, 0.85)) for some in NUMBERS[4:]),
+    ],
+)
 def test_gap_covers_a_true_gap_of_a_tenth(numbers, rates):
     true = rates[0] - rates[1]
     assert np.mean([one.low <= true <= one.high for one in _gaps(rates, *numbers)]) >= 0.9
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("numbers", [(20, 20), (20, 100), (100, 100)])
-@pytest.mark.parametrize("effect", [-0.5, 0.5])
+@pytest.mark.parametrize(("numbers", "effect"), [((20, 20), -0.5), ((20, 100), 0.5)])
 def test_gap_of_one_agent_covers_its_own_gap(effect, numbers):
     """The agent is fixed: its true gap is that over all levels of the two laws."""
     rng, rates, held = _rng(2), (0.6, 0.5), 0
@@ -276,7 +282,7 @@ def test_gap_of_one_agent_covers_its_own_gap(effect, numbers):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("seeds", "levels"), [(3, 20), (5, 20), (3, 100), (5, 100), (10, 20)])
+@pytest.mark.parametrize(("seeds", "levels"), [(3, 20), (5, 20), (3, 100)])
 def test_mean_over_a_family_covers_the_true_mean(seeds, levels):
     rng, held = _rng(3), 0
     for _ in range(REPS):
@@ -286,8 +292,9 @@ def test_mean_over_a_family_covers_the_true_mean(seeds, levels):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("gain", [0.0, 0.1])
-@pytest.mark.parametrize(("seeds", "levels"), [(1, 20), (3, 20), (5, 20), (3, 100)])
+@pytest.mark.parametrize(
+    ("seeds", "levels", "gain"), [(1, 20, 0.1), (3, 20, 0.0), (5, 20, 0.1), (3, 100, 0.1)]
+)
 def test_gain_of_few_shot_adaptation_covers_the_true_gain(seeds, levels, gain):
     """The same agents play the same levels before and after; the gain varies with both."""
     rng, held = _rng(4), 0
