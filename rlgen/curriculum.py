@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from rlgen.held_out import rejection, replace_held_out
 from rlgen.parallel.seeds import tree_where
 from rlgen.protocols import Sampler, Score, Student, check_numbers
 from rlgen.registry import did_you_mean
@@ -108,6 +109,10 @@ class Curriculum:
         sampler, slots = self.sampler.propose(
             Keys(key_propose, shared_propose), ts.sampler, ts.slots, ts.free
         )
+        # All levels enter training here. A buffer holds only levels that were in a slot before.
+        rejected = rejection(self.student.env) if self.sampler.makes_levels else None
+        if rejected is not None:
+            slots = replace_held_out(self.student.env, rejected, slots, ts.free)
         # A new level in a free slot gets the score's initial memory. A level from the buffer keeps
         # the memory that is stored with it.
         unseen = ts.free[:, None] & (slots.buffer_index < 0)

@@ -20,6 +20,11 @@ from rlgen.types import PyTree, Task
 
 FORMAT = "rlgen-levels-1"
 KNOWN = ("hash", "optimal_steps", "optimal_return")
+OPEN_SPLITS = ("train", "validation", "seen")
+"""Splits that are not sealed: levels for training, levels for the choice of agents, and levels that
+also occur in training, because the family is too small to hold them out. Evaluations on these
+levels are not counted (see `rlgen.runs.test_set_access`), and no run rejects them (see
+`rlgen.held_out`)."""
 
 
 @no_type_check  # JAX also builds this class with leaves that are not arrays

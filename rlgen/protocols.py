@@ -170,6 +170,8 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
 
     lowest_return: float = 0.0
     """Lower bound on the return of every episode."""
+    suite_fields: tuple[str, ...] | None = None
+    """Fields on which the levels of the suites depend; None stands for all fields."""
 
     @property
     @abc.abstractmethod
@@ -246,7 +248,11 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         return {}
 
     def suites(self) -> dict[str, Callable]:
-        """Suites of held-out levels: functions that build a `rlgen.levels.Suite`, by name."""
+        """Suites of held-out levels: functions that build a `rlgen.levels.Suite`, by name.
+
+        No run trains on the levels of a suite (see `rlgen.held_out`), unless the split of its
+        levels is one of `rlgen.levels.OPEN_SPLITS`.
+        """
         return {}
 
     def ladder(self) -> dict[str, Any]:
@@ -726,6 +732,8 @@ class Sampler(Component, abstract=True):
     """The `rlgen.levels.LevelSet` of a sampler over a finite set; None for other samplers."""
     is_set_sampled: bool = False
     """True if `level_set` was sampled by the environment's `sample_level`, not loaded."""
+    makes_levels: bool = True
+    """False if the sampler proposes only levels of `level_set`."""
 
     @abc.abstractmethod
     def init(self, key: Key, memory: PyTree) -> PyTree:
@@ -843,6 +851,8 @@ class LevelModel(Component, abstract=True):
 class Student(Component, abstract=True):
     """Agent, population of agents or update rule that is trained on the slots' levels."""
 
+    env: LevelEnv
+    """Environment in which the slots' levels are played."""
     gives: frozenset[str] = frozenset()
     """Fields of `Outcome` that `run` fills."""
     num_steps: int = 1

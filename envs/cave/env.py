@@ -63,6 +63,8 @@ class Cave(GridEnv):
     max_steps: int = 250  # time limit of generated levels, in env steps
     observation: Literal["packed", "image"] = "packed"  # bit masks or images, with the same content
 
+    suite_fields = ()
+
     def __post_init__(self):
         """Reject sizes that no cave can have, and unknown kinds of observation."""
         for field, low, high in (

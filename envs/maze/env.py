@@ -68,6 +68,8 @@ class Maze(GridEnv):
     mutation: Literal["flip", "cells"] = "flip"  # edits: flip of minimax, cells of first ACCEL code
     view_size: int = VIEW  # side of the view, in cells; only 5 is implemented
 
+    suite_fields = ()
+
     def __post_init__(self):
         """Reject invalid sizes and names."""
         for field, low, high in self._bounds():

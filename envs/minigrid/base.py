@@ -48,6 +48,8 @@ class MiniGridFamily(LevelEnv, abstract=True):
     penalize_time: bool = False
     encoding: Literal["codes", "one-hot"] = "codes"
 
+    suite_fields = ()
+
     family: ClassVar[str]
     """Name in the registry, from which the random streams of held-out levels are derived."""
     variants: ClassVar[Mapping[str, dict]]

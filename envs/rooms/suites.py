@@ -25,12 +25,12 @@ def suites(family: str, members: Mapping[str, Any]) -> dict[str, Callable[[], Su
     return {name: partial(_suite, family, name, env) for name, env in members.items()}
 
 
-def single(name: str, env: Any, members: Sequence[Any]) -> Suite:
+def single(name: str, env: Any, members: Sequence[Any], split: str = "test") -> Suite:
     """Build a suite from environments with one level each; all levels are played in `env`."""
     levels = [jax.tree.map(jnp.asarray, each.default_params) for each in members]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *levels)
     names = tuple(f"seed-{each.seed}" for each in members)
-    return Suite(name, env, make_level_set(env, stacked, names, version=VERSION))
+    return Suite(name, env, make_level_set(env, stacked, names, split, VERSION))
 
 
 def _suite(family: str, name: str, env: Any) -> Suite:
