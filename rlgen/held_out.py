@@ -14,6 +14,7 @@ environments, the suites are built once per process.
 import dataclasses
 import functools
 import json
+import zlib
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any, NamedTuple
@@ -54,6 +55,17 @@ def held_out(env: LevelEnv) -> Hashes:
         return dict(_held_out(env))
     except TypeError:  # an environment of the user that is not hashable cannot be a cache key
         return dict(_held_out.__wrapped__(env))
+
+
+def digests(env: LevelEnv) -> dict[str, str]:
+    """Eight hexadecimal digits for each suite in `held_out`, which identify its set of levels."""
+    return {name: digest(hashes) for name, hashes in held_out(env).items()}
+
+
+def digest(hashes: UInt32[np.ndarray, "M 2"]) -> str:
+    """Return eight hexadecimal digits that identify a set of hashes, independent of their order."""
+    ordered = sorted(set(words(hashes)))
+    return f"{zlib.crc32(np.asarray(ordered, np.uint64).tobytes()):08x}"
 
 
 def rejection(env: LevelEnv) -> Rejection | None:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rlgen.levels import Suite, make_level_set
+from rlgen.levels import Suite, make_level_set, sealed_if_large
 
 VERSION = "1"
 NUM_LEVELS = 100
@@ -40,4 +40,5 @@ def _suite(family: str, name: str, env: Any) -> Suite:
     keys = jax.random.split(jax.random.key(seed, impl="threefry2x32"), NUM_LEVELS)
     levels = jax.jit(jax.vmap(env.sample_level))(keys)
     names = tuple(f"{name}-{i:03d}" for i in range(NUM_LEVELS))
-    return Suite(f"{family}/{name}", env, make_level_set(env, levels, names, version=VERSION))
+    made = sealed_if_large(make_level_set(env, levels, names, version=VERSION))
+    return Suite(f"{family}/{name}", env, made)

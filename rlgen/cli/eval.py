@@ -102,6 +102,7 @@ def _evaluate_policies(given: Any) -> int:
     from rlgen.evaluation.report.sections import access_counts
     from rlgen.evaluation.report.terminal import print_table, print_worst
     from rlgen.evaluation.stats.findings import analyse
+    from rlgen.evaluation.training_overlap import overlap_sentences, overlap_warnings
     from rlgen.runs.progress import counter
 
     prepared = _prepare(given)
@@ -116,6 +117,7 @@ def _evaluate_policies(given: Any) -> int:
         )
         for one, run in prepared.players
     ]
+    evaluations = _with_overlaps(prepared, evaluations, given.allow_imports)
     # `players` lists the untrained baseline first. Gaps and worst levels are computed for the runs
     # only.
     tested = evaluations[len(prepared.baseline) :]
@@ -127,10 +129,12 @@ def _evaluate_policies(given: Any) -> int:
     # The results are saved before the report: if drawing fails, nothing needs to be played again.
     results.save(prepared.out, evaluations, given.overwrite, **more)
     if not given.json:  # printed before the report, because drawing the report takes a while
+        for line in overlap_warnings(evaluations):
+            print(line)
         print_table(analyse(evaluations), Console())
         print_worst(more["worst"], Console())
         print_gaps(more["gaps"], Console())
-        for line in access_counts(evaluations):
+        for line in (*access_counts(evaluations), *overlap_sentences(evaluations)):
             print(line)
     told = {label: {"gaps": x} for label, x in gaps.items()}
     for label, found in worst.items():
@@ -174,6 +178,17 @@ def _prepare(given: Any) -> Prepared:
     attempts = ATTEMPTS if given.attempts == -1 else given.attempts
     policies = [zero_shot.policies_of(x) for x in loaded]
     return Prepared(runs, out, loaded, policies, baseline, suite, attempts, reference)
+
+
+def _with_overlaps(prepared: Prepared, played: list[Any], allow_imports: bool) -> list[Any]:
+    """Add to each run's evaluation the number of the suite's levels among the run's own levels."""
+    from rlgen.evaluation.training_overlap import with_overlap
+
+    num = len(prepared.baseline)
+    runs = zip(played[num:], prepared.runs, prepared.loaded, strict=True)
+    suite = prepared.suite
+    told = [with_overlap(e, run, one, suite, allow_imports) for e, run, one in runs]
+    return [*played[:num], *told]
 
 
 def _write_report(

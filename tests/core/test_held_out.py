@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlgen import held_out, registry, testing
+from rlgen import held_out
 from rlgen.algos.samplers import dred, fixed, generated, lifetimes, ncc, paired, plr, random, sfl
 from rlgen.algos.samplers.replay.pool import Mutator
 from rlgen.curriculum import Curriculum
 from rlgen.envs.maze import Maze
 from rlgen.levels import Suite, make_level_set, plain_level, words
-from rlgen.types import Keys, Task
+from rlgen.types import Keys
 from tests.standins.idle import AnyScore, Idle
 
 N, UPDATES = 9, 24
@@ -60,7 +60,9 @@ SAMPLERS = {
     "sfl": lambda: sfl.tiny(ENV),
     "ncc": lambda: ncc.tiny(ENV),
     "generated": lambda: generated.tiny(ENV),
-    "dred": lambda: dred.DRED(ENV, fixed.Fixed(ENV, num_levels=4), generated.tiny(ENV), capacity=16),
+    "dred": lambda: dred.DRED(
+        ENV, fixed.Fixed(ENV, num_levels=4), generated.tiny(ENV), capacity=16
+    ),
     "accel-d": lambda: dred.DRED(
         ENV, fixed.Fixed(ENV, num_levels=4), mutator=Mutator(num_edits=2), capacity=16
     ),

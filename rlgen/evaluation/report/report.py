@@ -26,6 +26,7 @@ from rlgen.evaluation.stats.cost import COSTS
 from rlgen.evaluation.stats.cvar import CVaR
 from rlgen.evaluation.stats.findings import Findings, analyse
 from rlgen.evaluation.stats.formatting import caveat, headline
+from rlgen.evaluation.training_overlap import overlap_warnings
 
 LEARNING = {
     "env_steps": "learning",
@@ -124,7 +125,7 @@ def report_page(
         f"{summary.suite}: {', '.join(labels)}",
         f"{'Meta-test' if fresh else 'Zero-shot evaluation'} on {summary.suite}",
         headline(summary),
-        caveat(summary, fresh),
+        " ".join([*overlap_warnings(found.evaluations), caveat(summary, fresh)]).strip(),
         [section for section in sections if section],  # a section without data is None
     )
     return page, light(drawn) | _numbered(gifs, curricula)

@@ -15,9 +15,14 @@ from rlgen.evaluation.report.images import image_bytes
 from rlgen.evaluation.report.relative_section import is_meta_test
 from rlgen.evaluation.stats.formatting import AGGREGATES
 from rlgen.evaluation.stats.summary import LevelResult, RunResult, Summary, hardest
+from rlgen.evaluation.training_overlap import KEY, overlap_sentences
 
 MAX_CARDS = 60  # levels in the gallery; of a larger suite, the hardest levels are shown
-NOT_TOLD = ("curve", "look")  # keys of `Evaluation.meta` that the report shows in other sections
+NOT_TOLD = (
+    "curve",
+    "look",
+    KEY,
+)  # keys of `Evaluation.meta` that the report shows in other sections
 
 Images = Mapping[str, UInt8[np.ndarray, "H W 3"]]
 
@@ -77,6 +82,7 @@ class SuiteData(NamedTuple):
     episodes: Mapping[str, bytes]  # GIFs by caption
     cards: tuple[Card, ...]
     access_counts: Sequence[str]
+    overlaps: Sequence[str]
     protocols: tuple[Protocol, ...]
 
 
@@ -116,6 +122,7 @@ def suite_data(
         gifs,
         _cards(summary, images),
         access_counts(evaluations),
+        overlap_sentences(evaluations),
         tuple(_protocol(e) for e in evaluations),
     )
 
