@@ -130,7 +130,7 @@ def is_held_out(rejected: Rejection, level_hash: UInt32[Array, "2"]) -> Bool[Arr
 def _take_from(
     slots: Slots, bad: Bool[Array, " N"], good: Bool[Array, " N"], substitute: PyTree
 ) -> Slots:
-    """Replace the `bad` slots with the next `good` slot or, if there is none, the substitute."""
+    """Replace each of the `bad` slots with the next `good` slot, or else with the substitute."""
     num_slots = bad.size
     at = jnp.where(good, jnp.arange(num_slots), num_slots)
     # First good slot at or after each slot, and the first of all good slots after the last one.
@@ -173,7 +173,9 @@ def shapes_of(level: PyTree) -> str:
 
 def key_of(env: LevelEnv) -> str:
     """Text that identifies the suites of an environment: its family and `suite_fields`."""
-    own = {field.name: getattr(env, field.name) for field in dataclasses.fields(env)}
+    own: dict[str, Any] = {}
+    if dataclasses.is_dataclass(env):
+        own = {field.name: getattr(env, field.name) for field in dataclasses.fields(env)}
     known = own if env.suite_fields is None else {name: own[name] for name in env.suite_fields}
     family = registry.name_of("envs", type(env).__module__)
     return f"{family} {json.dumps(known, sort_keys=True, default=repr)}"

@@ -40,9 +40,9 @@ def compare(args: Sequence[str]) -> int:
     from rlgen.evaluation.report import comparison as report
     from rlgen.evaluation.report import results
     from rlgen.evaluation.report.sections import access_counts
+    from rlgen.evaluation.report.training_overlap import overlap_sentences, overlap_warnings
     from rlgen.evaluation.stats import pooling as methods
     from rlgen.evaluation.stats.cost import pool_metrics
-    from rlgen.evaluation.training_overlap import overlap_sentences, overlap_warnings
 
     # All inputs are checked before the first episode: if the last run is invalid, no time has been
     # spent on evaluating the others.
@@ -133,8 +133,8 @@ def _evaluation(run: Any, suite: Any, given: Any) -> Any:
     """
     from rlgen.evaluation import load_runs, zero_shot
     from rlgen.evaluation.from_runs import saved_results
+    from rlgen.evaluation.from_runs.training_overlap import with_overlap
     from rlgen.evaluation.report import results
-    from rlgen.evaluation.training_overlap import with_overlap
     from rlgen.runs.progress import counter
 
     # Saved results are preferred, because each evaluation on a sealed suite is counted. They are

@@ -21,12 +21,12 @@ from rlgen.evaluation.report.normalised_section import normalised_figures, norma
 from rlgen.evaluation.report.relative_section import agent_curves, relative_section
 from rlgen.evaluation.report.relative_section import has_curves as has_agent_curves
 from rlgen.evaluation.report.sections import Images, SuiteData, suite_data
+from rlgen.evaluation.report.training_overlap import overlap_warnings
 from rlgen.evaluation.stats.bootstrap import DEFAULT, Bootstrap
 from rlgen.evaluation.stats.cost import COSTS
 from rlgen.evaluation.stats.cvar import CVaR
 from rlgen.evaluation.stats.findings import Findings, analyse
 from rlgen.evaluation.stats.formatting import caveat, headline
-from rlgen.evaluation.training_overlap import overlap_warnings
 
 LEARNING = {
     "env_steps": "learning",

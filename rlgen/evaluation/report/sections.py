@@ -13,9 +13,9 @@ from rlgen.evaluation.episodes import Evaluation, Json
 from rlgen.evaluation.report.html import RunLabel
 from rlgen.evaluation.report.images import image_bytes
 from rlgen.evaluation.report.relative_section import is_meta_test
+from rlgen.evaluation.report.training_overlap import KEY, overlap_sentences
 from rlgen.evaluation.stats.formatting import AGGREGATES
 from rlgen.evaluation.stats.summary import LevelResult, RunResult, Summary, hardest
-from rlgen.evaluation.training_overlap import KEY, overlap_sentences
 
 MAX_CARDS = 60  # levels in the gallery; of a larger suite, the hardest levels are shown
 NOT_TOLD = (
