@@ -176,7 +176,9 @@ def take(levels: LevelSet, rows: np.ndarray | slice | list[int]) -> LevelSet:
     return replace(part, names=tuple(levels.names[i] for i in rows))
 
 
-def exclude(levels: LevelSet, hashes: UInt32[Array, "K 2"]) -> tuple[LevelSet, int]:
+def exclude(
+    levels: LevelSet, hashes: UInt32[Array, "K 2"] | UInt32[np.ndarray, "K 2"]
+) -> tuple[LevelSet, int]:
     """Remove the levels that occur in another set, such as a training set.
 
     If `levels` contains equal levels, only the first of them is kept. Runs on the host.
