@@ -69,6 +69,7 @@ class RhoRooms(RoomsFamily):
     sharing: float = 0.0
     coverage: float = 1.0
 
+    suite_fields = ("size", "coverage")
     doors_closed = False  # the family has no doors
 
     def __post_init__(self):

@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -33,6 +33,8 @@ def single(name: str, env: Any, members: Sequence[Any], split: str = "test") -> 
     return Suite(name, env, make_level_set(env, stacked, names, split, VERSION))
 
 
+# Cached, because environments that differ in other fields share suites.
+@lru_cache(maxsize=32)
 def _suite(family: str, name: str, env: Any) -> Suite:
     seed = zlib.crc32(f"{family}/{name}".encode()) >> 1
     # The random number generator is named explicitly, so that a new default of JAX does not

@@ -72,6 +72,8 @@ class Vault(RoomsFamily):
     lava: float = 0.15
     max_steps: int = 400
 
+    suite_fields = ("seed", "columns", "rows", "room_size", "lava", "max_steps")
+
     def __post_init__(self):
         self.check_options()
         check_ranges(
