@@ -203,8 +203,11 @@ class Chain(LevelEnv):
         return 2 * jnp.exp(log_policy[0, level.right]) - 1
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
-        """Suites by name; `test` has chains of several lengths in the training range."""
-        return {"test": partial(_test_suite, self)}
+        """Suites by name; `seen` has chains of several lengths in the training range.
+
+        All of its levels also occur in training, because the family has few levels.
+        """
+        return {"seen": partial(_seen_suite, self)}
 
     def ladder(self) -> dict[str, DistributionShift]:
         """Chains with the opposite setting of `noisy` and, with distractors, longer chains."""
@@ -231,9 +234,9 @@ def tiny() -> Chain:
     return Chain(length=(2, 6))
 
 
-def _test_suite(env: Chain) -> Suite:
+def _seen_suite(env: Chain) -> Suite:
     lengths = np.unique(np.linspace(*env.length, SUITE_LENGTHS).round().astype(np.int32))
     length, right = (x.ravel() for x in np.meshgrid(lengths, np.arange(2, dtype=np.int32)))
     names = tuple(f"length-{k:02d}-right-{a}" for k, a in zip(length, right, strict=True))
-    levels = make_level_set(env, env._level(jnp.asarray(length), jnp.asarray(right)), names)
-    return Suite("chain/test", env, levels)
+    level = env._level(jnp.asarray(length), jnp.asarray(right))
+    return Suite("chain/seen", env, make_level_set(env, level, names, split="seen"))

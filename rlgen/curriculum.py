@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from rlgen.held_out import rejection, replace_held_out
 from rlgen.parallel.seeds import tree_where
-from rlgen.protocols import Sampler, Score, Student, check_numbers
+from rlgen.protocols import LevelEnv, Sampler, Score, Student, check_numbers
 from rlgen.registry import did_you_mean
 from rlgen.types import (
     NEW,
@@ -58,6 +59,13 @@ class Curriculum:
                     f"{name} must be a {base.__name__} of rlgen.protocols, got "
                     f"{type(getattr(self, name)).__name__}; make its class extend {base.__name__}"
                 )
+        # A class of the user may lack the field, because an annotation in a base class declares it
+        # without a value.
+        if not isinstance(getattr(self.student, "env", None), LevelEnv):
+            raise TypeError(
+                f"{type(self.student).__name__} has no field env; add the environment of the "
+                "slots' levels as a field: env: LevelEnv"
+            )
         check_numbers(self, "num_slots", "levels_per_slot", least=1)
         most = self.student.max_levels_per_slot
         if most is not None and self.levels_per_slot > most:
@@ -108,6 +116,10 @@ class Curriculum:
         sampler, slots = self.sampler.propose(
             Keys(key_propose, shared_propose), ts.sampler, ts.slots, ts.free
         )
+        # All levels enter training here. A buffer holds only levels that were in a slot before.
+        rejected = rejection(self.student.env) if self.sampler.makes_levels else None
+        if rejected is not None:
+            slots = replace_held_out(self.student.env, rejected, slots, ts.free)
         # A new level in a free slot gets the score's initial memory. A level from the buffer keeps
         # the memory that is stored with it.
         unseen = ts.free[:, None] & (slots.buffer_index < 0)

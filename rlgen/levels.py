@@ -20,6 +20,12 @@ from rlgen.types import PyTree, Task
 
 FORMAT = "rlgen-levels-1"
 KNOWN = ("hash", "optimal_steps", "optimal_return")
+_HASHED = 4096  # levels hashed per call
+OPEN_SPLITS = ("train", "validation", "seen")
+"""Splits that are not sealed: levels for training, levels for the choice of agents, and levels that
+also occur in training, because the family is too small to hold them out. Evaluations on these
+levels are not counted (see `rlgen.runs.test_set_access`), and no run rejects them (see
+`rlgen.held_out`)."""
 
 
 @no_type_check  # JAX also builds this class with leaves that are not arrays
@@ -170,7 +176,9 @@ def take(levels: LevelSet, rows: np.ndarray | slice | list[int]) -> LevelSet:
     return replace(part, names=tuple(levels.names[i] for i in rows))
 
 
-def exclude(levels: LevelSet, hashes: UInt32[Array, "K 2"]) -> tuple[LevelSet, int]:
+def exclude(
+    levels: LevelSet, hashes: UInt32[Array, "K 2"] | UInt32[np.ndarray, "K 2"]
+) -> tuple[LevelSet, int]:
     """Remove the levels that occur in another set, such as a training set.
 
     If `levels` contains equal levels, only the first of them is kept. Runs on the host.
@@ -190,6 +198,17 @@ def exclude(levels: LevelSet, hashes: UInt32[Array, "K 2"]) -> tuple[LevelSet, i
     return take(levels, np.array(kept, int)), len(levels) - len(kept)
 
 
+def sealed_if_large(levels: LevelSet) -> LevelSet:
+    """Return sampled levels with the split `seen` if two of them are equal.
+
+    If 100 samples are not distinct, the family has so few levels that holding 100 of them out would
+    change the distribution of the training levels. For a family of F equally likely levels, all 100
+    samples are distinct with probability exp(-4950 / F): 1 % for F = 1,075 and 61 % for F = 10,000.
+    """
+    distinct = len(set(words(levels.hash))) == len(levels)
+    return levels if distinct else replace(levels, split="seen")
+
+
 def disjoint(train: UInt32[Array, "K 2"], test: UInt32[Array, "M 2"]) -> bool:
     """Return whether two sets of level hashes have no hash in common."""
     return set(words(train)).isdisjoint(words(test))
@@ -200,6 +219,18 @@ def words(hashes: UInt32[Array, "K 2"] | UInt32[np.ndarray, "K 2"]) -> list[int]
     # The integers are computed in NumPy, because JAX has no 64-bit integers by default.
     high, low = np.asarray(hashes).astype(np.uint64).T
     return ((high << np.uint64(32)) | low).tolist()
+
+
+def hash_levels(env: LevelEnv, level: PyTree) -> UInt32[np.ndarray, "M 2"]:
+    """Hash M levels in batches of equal size, so that the function compiles once."""
+    num = jax.tree.leaves(level)[0].shape[0]
+    size = min(_HASHED, num)
+    call = jax.jit(jax.vmap(env.level_hash))
+    found = []
+    for start in range(0, num, size):
+        at = np.minimum(np.arange(start, start + size), num - 1)  # pads with the last level
+        found.append(np.asarray(call(jax.tree.map(lambda x, at=at: jnp.asarray(x[at]), level))))
+    return np.concatenate(found)[:num]
 
 
 def level_stream(seed: int, number: int) -> np.random.PCG64:

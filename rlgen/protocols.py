@@ -171,6 +171,8 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
 
     lowest_return: float = 0.0
     """Lower bound on the return of every episode."""
+    suite_fields: tuple[str, ...] | None = None
+    """Fields on which the levels of the suites depend; None stands for all fields."""
 
     optimum_is_bound: bool = False
     """True if `solve` bounds every episode, on every level.
@@ -266,6 +268,8 @@ class LevelEnv(Component, Environment[Any, Any], abstract=True):
         A suite has its own environment. Agents of this environment must be able to play the suites
         `heldout` and `test`: an observation must mean the same in both environments. Other suites
         can have other observations; they are rejected for agents that would misread them.
+        No run trains on the levels of a suite (see `rlgen.held_out`), unless the split of its
+        levels is one of `rlgen.levels.OPEN_SPLITS`.
         """
         return {}
 
@@ -746,6 +750,8 @@ class Sampler(Component, abstract=True):
     """The `rlgen.levels.LevelSet` of a sampler over a finite set; None for other samplers."""
     is_set_sampled: bool = False
     """True if `level_set` was sampled by the environment's `sample_level`, not loaded."""
+    makes_levels: bool = True
+    """False if the sampler proposes only levels of `level_set`."""
 
     @abc.abstractmethod
     def init(self, key: Key, memory: PyTree) -> PyTree:
@@ -863,6 +869,8 @@ class LevelModel(Component, abstract=True):
 class Student(Component, abstract=True):
     """Agent, population of agents or update rule that is trained on the slots' levels."""
 
+    env: LevelEnv
+    """Environment in which the slots' levels are played."""
     gives: frozenset[str] = frozenset()
     """Fields of `Outcome` that `run` fills."""
     num_steps: int = 1

@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, UInt32
 
 from rlgen.curriculum import fill_new
-from rlgen.levels import LevelSet
+from rlgen.held_out import held_out
+from rlgen.levels import LevelSet, words
 from rlgen.protocols import LevelEnv, Sampler
 from rlgen.registry import did_you_mean, require
 from rlgen.types import Key, Keys, PyTree, Slots
@@ -44,9 +45,10 @@ class Fixed(Sampler):
 
     Attributes:
         num_levels: Number of levels, M. Levels are sampled in at most 8 batches of M, until M
-            distinct levels are found. If fewer distinct levels are found, the set consists of these
-            levels, and a warning is issued. If `path` or `levels` is given, this field is set to
-            the number of distinct levels that the file, suite or set contains.
+            distinct levels are found, without held-out levels (see `rlgen.held_out`). If fewer
+            distinct levels are found, the set consists of these levels, and a warning is issued. If
+            `path` or `levels` is given, this field is set to the number of distinct levels that the
+            file, suite or set contains.
         seed: Seed from which the set is sampled.
         path: Level file that contains the set, or name of one of the environment's suites, such as
             `train`. If a path is given, no levels are sampled.
@@ -57,8 +59,8 @@ class Fixed(Sampler):
         digest: 16 hexadecimal digits, which are equal for sets with equal levels in equal order.
 
     Raises:
-        ValueError: If the set is empty, the level file is invalid, or both `path` and `levels` are
-            given.
+        ValueError: If the set is empty, the level file is invalid, both `path` and `levels` are
+            given, or a given level is held out.
     """
 
     env: LevelEnv
@@ -72,6 +74,8 @@ class Fixed(Sampler):
     level_set: LevelSet = field(init=False, repr=False, compare=False, metadata={"config": False})
     digest: str = field(init=False, metadata={"config": False})
 
+    makes_levels = False
+
     def __post_init__(self):
         if self.num_levels < 1:
             raise ValueError(f"num_levels must be at least 1, got {self.num_levels}")
@@ -80,6 +84,7 @@ class Fixed(Sampler):
         given = _load(self.env, self.path) if self.path else self.levels
         # The dataclass is frozen, so derived fields are set through `object.__setattr__`.
         if isinstance(given, LevelSet):
+            _refuse_held_out(self.env, given, self.path or "levels")
             chosen = _distinct(given.level, np.asarray(given.hash), given.names, len(given))
             object.__setattr__(self, "num_levels", len(chosen))
         else:
@@ -213,13 +218,18 @@ def _sample(env: LevelEnv, num_levels: int, seed: int) -> LevelSet:
         level = jax.vmap(env.sample_level)(jax.random.split(key, num_levels))
         return level, jax.vmap(env.level_hash)(level)
 
-    level, hashes = jax.device_get(batch(jnp.int32(0)))
+    taken = set().union(*map(words, held_out(env).values()))
+
+    def draw(number: int) -> tuple[PyTree, np.ndarray]:
+        level, hashes = jax.device_get(batch(jnp.int32(number)))
+        free = np.array([word not in taken for word in words(hashes)])
+        return jax.tree.map(lambda x: x[free], (level, hashes))
+
+    level, hashes = draw(0)
     for i in range(1, _MAX_ROUNDS):
         if len(np.unique(hashes, axis=0)) >= num_levels:
             break
-        level, hashes = jax.tree.map(
-            lambda *x: np.concatenate(x), (level, hashes), batch(jnp.int32(i))
-        )
+        level, hashes = jax.tree.map(lambda *x: np.concatenate(x), (level, hashes), draw(i))
     chosen = _distinct(level, hashes, (), num_levels)
     if len(chosen) < num_levels:
         warnings.warn(
@@ -229,6 +239,27 @@ def _sample(env: LevelEnv, num_levels: int, seed: int) -> LevelSet:
             stacklevel=4,  # points at the caller of `Fixed`
         )
     return chosen
+
+
+def _refuse_held_out(env: LevelEnv, given: LevelSet, source: str) -> None:
+    """Reject a training set with levels of sealed suites.
+
+    Raises:
+        ValueError: The set has such levels; the message names the suites and the first levels.
+    """
+    found = set(words(given.hash))
+    shared = {name: found & set(words(own)) for name, own in held_out(env).items()}
+    suites = [name for name, both in shared.items() if both]
+    if not suites:
+        return
+    taken = set().union(*shared.values())
+    names = [n for n, word in zip(given.names, words(given.hash), strict=True) if word in taken]
+    more = ", ..." if len(names) > 3 else ""
+    raise ValueError(
+        f"{source}: {len(names)} of {len(given)} levels ({', '.join(names[:3])}{more}) are levels "
+        f"of the test suites {', '.join(suites)}, on which no run may train; remove them from the "
+        "training set with rlgen.levels.exclude"
+    )
 
 
 def _distinct(level: PyTree, hashes: np.ndarray, names: tuple[str, ...], at_most: int) -> LevelSet:

@@ -102,6 +102,11 @@ class Lifetimes(Sampler):
         return self.source.is_set_sampled
 
     @property
+    def makes_levels(self) -> bool:
+        """True if the source makes levels."""
+        return self.source.makes_levels
+
+    @property
     def preparation(self) -> str:
         """Short description of the work in the source's `init`."""
         return self.source.preparation

@@ -64,6 +64,7 @@ class Cave(GridEnv):
     observation: Literal["packed", "image"] = "packed"  # bit masks or images, with the same content
 
     optimum_is_bound = True  # the search is exact, and assumes the best start direction
+    suite_fields = ()
 
     def __post_init__(self):
         """Reject sizes that no cave can have, and unknown kinds of observation."""

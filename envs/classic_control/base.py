@@ -24,6 +24,8 @@ from rlgen.types import Key, PyTree
 class PhysicsFamily(ParameterFamily, abstract=True):
     """Family of levels of one classic-control system, with the dynamics of gymnax."""
 
+    suite_fields = ()
+
     family: ClassVar[str]
     """Name of the family in the registry."""
     system: ClassVar[type[Environment]]

@@ -259,19 +259,21 @@ class Corridors(LevelEnv):
         return {"rewarded": level.rewarded, "ends_in_reach": ends}
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
-        """Suites by name: `test` has one level per corridor, `shared` has 100 sampled levels."""
-        return {"test": partial(_each, self), "shared": partial(_drawn, self)}
+        """Suites by name: `all` has one level per corridor, `seen` has 100 sampled levels.
+
+        The levels of both suites also occur in training, because `all` has all levels of the
+        family.
+        """
+        return {"all": partial(_each, self), "seen": partial(_drawn, self)}
 
     def ladder(self) -> dict[str, DistributionShift]:
-        """The suite `test`, or no suite if training draws the rewarded corridor uniformly.
+        """The suite `all`, or no suite if training draws the rewarded corridor uniformly.
 
         See `rlgen.evaluation.ladder.ladder`.
         """
         if self.sharing == 0:
             return {}
-        return {
-            "unshared": DistributionShift("V2", "that each reward a different corridor", "test")
-        }
+        return {"unshared": DistributionShift("V2", "that each reward a different corridor", "all")}
 
     # Host-side methods, not traceable.
 
@@ -331,14 +333,14 @@ def tiny() -> Corridors:
 def _each(env: Corridors) -> Suite:
     levels = env._level(jnp.arange(env.num_corridors))
     names = tuple(f"corridor-{m:02d}" for m in range(env.num_corridors))
-    return Suite("corridors/test", env, make_level_set(env, levels, names))
+    return Suite("corridors/all", env, make_level_set(env, levels, names, split="seen"))
 
 
 def _drawn(env: Corridors) -> Suite:
-    """Build the suite `shared` from raw output of PCG64, which NumPy guarantees not to change."""
+    """Build the suite `seen` from raw output of PCG64, which NumPy guarantees not to change."""
     words = np.random.PCG64(SUITE_SEED).random_raw(2 * SUITE_DRAWS).reshape(2, -1)
     shared = (words[0] >> np.uint64(11)) * 2.0**-53 < env.sharing
     other = (words[1] % np.uint64(env.num_corridors)).astype(np.int32)
     levels = env._level(jnp.asarray(np.where(shared, 0, other), jnp.int32))
-    names = tuple(f"shared-{i:03d}" for i in range(SUITE_DRAWS))
-    return Suite("corridors/shared", env, make_level_set(env, levels, names))
+    names = tuple(f"seen-{i:03d}" for i in range(SUITE_DRAWS))
+    return Suite("corridors/seen", env, make_level_set(env, levels, names, split="seen"))

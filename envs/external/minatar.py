@@ -108,7 +108,10 @@ class MinAtar(LevelEnv):
         return 100_000
 
     def suites(self) -> dict[str, Callable[[], Suite]]:
-        """Suites by name; each of the four games is a suite of one level."""
+        """Suites by name; each of the four games is a suite of one level.
+
+        An agent that was trained on a game has seen the level of this game.
+        """
         return {game: functools.partial(_suite, self, game) for game in IDS}
 
 
@@ -133,4 +136,4 @@ def _suite(env: MinAtar, game: str) -> Suite:
     env = replace(env, game=game)
     # A batch of one level: a leading axis of size 1 on every leaf.
     level = jax.tree.map(lambda x: x[None], env.default_params)
-    return Suite(f"minatar/{game}", env, make_level_set(env, level, (game,)))
+    return Suite(f"minatar/{game}", env, make_level_set(env, level, (game,), split="seen"))

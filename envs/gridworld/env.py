@@ -55,6 +55,8 @@ class GridWorld(LevelEnv):
 
     mode: str = "all"
 
+    suite_fields = ()
+
     def __post_init__(self):
         """Reject an unknown mode."""
         if self.mode not in MODES:

@@ -69,6 +69,8 @@ class Houses(LevelEnv):
     max_steps: int = 500
     pay_coverage: bool = False
 
+    suite_fields = ()
+
     def __post_init__(self):
         check_ranges(
             self, ("size", 5, MAX_SIDE), ("min_side", 2, self.size), ("max_steps", 1, 10**6)

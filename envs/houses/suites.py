@@ -60,4 +60,5 @@ def _drawn(family: Any, name: str) -> LevelSet:
     words = [level_stream(seed, i).random_raw(env.num_draws()) for i in range(num_levels + SPARE)]
     draws = (np.stack(words) >> np.uint64(40)) * np.float64(2.0**-24)  # exact in float32
     drawn = jax.jit(jax.vmap(env.level_of))(jnp.asarray(draws, jnp.float32))
-    return make_level_set(env, drawn, version=VERSION)
+    split = "train" if name == "train" else "test"
+    return make_level_set(env, drawn, split=split, version=VERSION)

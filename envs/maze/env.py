@@ -69,6 +69,7 @@ class Maze(GridEnv):
     view_size: int = VIEW  # side of the view, in cells; only 5 is implemented
 
     optimum_is_bound = True  # the search is exact
+    suite_fields = ()
 
     def __post_init__(self):
         """Reject invalid sizes and names."""

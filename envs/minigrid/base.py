@@ -1,8 +1,8 @@
 """Base class of MiniGrid's families, whose levels are functions of uniform numbers.
 
 Held-out levels are sampled from separate random streams, which are identical in every version of
-numpy. Training levels are sampled from all levels of a family. The smallest worlds have few
-different levels, so some of their training levels are also held-out levels.
+numpy. Training levels are sampled from all levels of a family and, like those of every family,
+replaced if they are held out.
 """
 
 import abc
@@ -47,6 +47,8 @@ class MiniGridFamily(LevelEnv, abstract=True):
 
     penalize_time: bool = False
     encoding: Literal["codes", "one-hot"] = "codes"
+
+    suite_fields = ()
 
     family: ClassVar[str]
     """Name in the registry, from which the random streams of held-out levels are derived."""
@@ -178,7 +180,7 @@ def _suite(env: Any, name: str) -> level_sets.Suite:
     levels = draw(env, f"{env.family}/{name}", NUM_LEVELS)
     names = tuple(f"{name}-{i:03d}" for i in range(NUM_LEVELS))
     made = level_sets.make_level_set(env, levels, names, version=VERSION)
-    return level_sets.Suite(f"{env.family}/{name}", env, made)
+    return level_sets.Suite(f"{env.family}/{name}", env, level_sets.sealed_if_large(made))
 
 
 @functools.lru_cache(maxsize=64)

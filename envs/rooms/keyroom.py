@@ -61,6 +61,8 @@ class KeyRoom(RoomsFamily):
     inner: int = 3
     max_steps: int = 200
 
+    suite_fields = ("size", "inner", "max_steps")
+
     def __post_init__(self):
         self.check_options()
         check_ranges(

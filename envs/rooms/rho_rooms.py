@@ -15,11 +15,15 @@ Source: rlgen's own, after the analysis of Henaff et al., 2023, "A Study of Glob
 Bonuses for Exploration in Contextual MDPs".
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
 
 from rlgen.envs.checks import check_choices, check_ranges
 from rlgen.envs.grid.rows import nothing, pack
@@ -27,7 +31,7 @@ from rlgen.envs.rooms import suites, wall_generator
 from rlgen.envs.rooms.base import RoomsFamily
 from rlgen.envs.rooms.level import Level, State
 from rlgen.envs.rooms.observation import PackedObs
-from rlgen.levels import DistributionShift
+from rlgen.levels import DistributionShift, Suite, make_level_set
 from rlgen.types import Key
 
 __all__ = ["VARIANTS", "Level", "PackedObs", "RhoRooms", "State", "build", "tiny"]
@@ -65,6 +69,7 @@ class RhoRooms(RoomsFamily):
     sharing: float = 0.0
     coverage: float = 1.0
 
+    suite_fields = ("size", "coverage")
     doors_closed = False  # the family has no doors
 
     def __post_init__(self):
@@ -99,7 +104,10 @@ class RhoRooms(RoomsFamily):
         # hold a score per cell, by which `pick` chooses a cell.
         draws = jax.random.uniform(key_goal, (self.size + 1, self.size))
         anywhere = wall_generator.pick(draws[1:], ~walls & ~wall_generator.at(start, self.size))
-        goal = jnp.where(draws[0, 0] < self.sharing, shared, anywhere)
+        return self._level(walls, jnp.where(draws[0, 0] < self.sharing, shared, anywhere))
+
+    def _level(self, walls: Bool[Array, "G G"], goal: Int[Array, "2"]) -> Level:
+        start = jnp.array(wall_generator.start_of(self.size), jnp.int32)
         limit = jnp.round(self.coverage * (~walls).sum()).astype(jnp.int32)
         return Level(
             pack(walls, outside=True),
@@ -115,18 +123,17 @@ class RhoRooms(RoomsFamily):
             self.size,
         )
 
-    def suites(self) -> dict:
+    def suites(self) -> dict[str, Callable[[], Suite]]:
         """Return functions that build the suites, by name.
 
-        `test` has this environment's fields. In `unshared`, goals can be anywhere. In `fresh`,
-        obstacles and goals are random.
+        `all-goals` has one level for each possible goal in the fixed layout, so its levels also
+        occur in training. In `fresh`, obstacles and goals are random.
         """
-        members = {
-            "test": self,
-            "unshared": replace(self, sharing=0.0),
-            "fresh": replace(self, sharing=0.0, layout="fresh"),
+        fresh = replace(self, sharing=0.0, layout="fresh")
+        return {
+            "all-goals": partial(_all_goals, replace(self, sharing=0.0, layout="fixed")),
+            **suites.suites("rho-rooms", {"fresh": fresh}),
         }
-        return suites.suites("rho-rooms", members)
 
     def ladder(self) -> dict[str, DistributionShift]:
         """Levels with other goals or with other walls; see `rlgen.evaluation.ladder.ladder`."""
@@ -148,3 +155,15 @@ def build(**fields) -> RhoRooms:
 def tiny() -> RhoRooms:
     """Return a small room, for the tests in `tests/laws`."""
     return RhoRooms(size=4, coverage=1.5)
+
+
+def _all_goals(env: RhoRooms) -> Suite:
+    walls = np.array(wall_generator.fixed_layout(env.size))
+    x, y = wall_generator.start_of(env.size)
+    free = ~walls
+    free[y, x] = False
+    goals = np.argwhere(free)[:, ::-1].astype(np.int32)  # x, y
+    levels = jax.vmap(partial(env._level, jnp.asarray(walls)))(jnp.asarray(goals))
+    names = tuple(f"goal-{x:02d}-{y:02d}" for x, y in goals)
+    made = make_level_set(env, levels, names, split="seen", version=suites.VERSION)
+    return Suite("rho-rooms/all-goals", env, made)

@@ -78,6 +78,8 @@ class Rooms(RoomsFamily):
     size: int = 25
     max_steps: int = 0
 
+    suite_fields = ("num_rooms", "max_room_size", "walls", "doors", "size", "max_steps")
+
     def __post_init__(self):
         self.check_options()
         least = chain_generator.MIN_ROOM

@@ -2,13 +2,13 @@
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from rlgen.levels import Suite, make_level_set
+from rlgen.levels import Suite, make_level_set, sealed_if_large
 
 VERSION = "1"
 NUM_LEVELS = 100
@@ -25,14 +25,16 @@ def suites(family: str, members: Mapping[str, Any]) -> dict[str, Callable[[], Su
     return {name: partial(_suite, family, name, env) for name, env in members.items()}
 
 
-def single(name: str, env: Any, members: Sequence[Any]) -> Suite:
+def single(name: str, env: Any, members: Sequence[Any], split: str = "test") -> Suite:
     """Build a suite from environments with one level each; all levels are played in `env`."""
     levels = [jax.tree.map(jnp.asarray, each.default_params) for each in members]
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *levels)
     names = tuple(f"seed-{each.seed}" for each in members)
-    return Suite(name, env, make_level_set(env, stacked, names, version=VERSION))
+    return Suite(name, env, make_level_set(env, stacked, names, split, VERSION))
 
 
+# Cached, because environments that differ in other fields share suites.
+@lru_cache(maxsize=32)
 def _suite(family: str, name: str, env: Any) -> Suite:
     seed = zlib.crc32(f"{family}/{name}".encode()) >> 1
     # The random number generator is named explicitly, so that a new default of JAX does not
@@ -40,4 +42,5 @@ def _suite(family: str, name: str, env: Any) -> Suite:
     keys = jax.random.split(jax.random.key(seed, impl="threefry2x32"), NUM_LEVELS)
     levels = jax.jit(jax.vmap(env.sample_level))(keys)
     names = tuple(f"{name}-{i:03d}" for i in range(NUM_LEVELS))
-    return Suite(f"{family}/{name}", env, make_level_set(env, levels, names, version=VERSION))
+    made = sealed_if_large(make_level_set(env, levels, names, version=VERSION))
+    return Suite(f"{family}/{name}", env, made)

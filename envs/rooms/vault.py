@@ -72,6 +72,8 @@ class Vault(RoomsFamily):
     lava: float = 0.15
     max_steps: int = 400
 
+    suite_fields = ("seed", "columns", "rows", "room_size", "lava", "max_steps")
+
     def __post_init__(self):
         self.check_options()
         check_ranges(
@@ -121,10 +123,11 @@ class Vault(RoomsFamily):
     def suites(self) -> dict:
         """Return functions that build the suites, by name.
 
-        `test` has the single level; `others` has the vaults of eight other seeds.
+        `seen` has the single level, which is the level of training; `others` has the vaults of
+        eight other seeds.
         """
         return {
-            "test": functools.partial(suites.single, "vault/test", self, (self,)),
+            "seen": functools.partial(suites.single, "vault/seen", self, (self,), "seen"),
             "others": functools.partial(suites.single, "vault/others", self, _others(self)),
         }
 

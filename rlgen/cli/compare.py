@@ -40,6 +40,7 @@ def compare(args: Sequence[str]) -> int:
     from rlgen.evaluation.report import comparison as report
     from rlgen.evaluation.report import results
     from rlgen.evaluation.report.sections import access_counts
+    from rlgen.evaluation.report.training_overlap import overlap_sentences, overlap_warnings
     from rlgen.evaluation.stats import pooling as methods
     from rlgen.evaluation.stats.cost import pool_metrics
 
@@ -71,7 +72,8 @@ def compare(args: Sequence[str]) -> int:
     from rlgen.evaluation.report.comparison_terminal import print_comparison
 
     print_comparison(found, Console())
-    for line in access_counts(evaluations):
+    told = overlap_warnings(evaluations), access_counts(evaluations), overlap_sentences(evaluations)
+    for line in (line for lines in told for line in lines):
         print(line)
     print(f"The report is {page}")
     return 0
@@ -131,6 +133,7 @@ def _evaluation(run: Any, suite: Any, given: Any) -> Any:
     """
     from rlgen.evaluation import load_runs, zero_shot
     from rlgen.evaluation.from_runs import saved_results
+    from rlgen.evaluation.from_runs.training_overlap import with_overlap
     from rlgen.evaluation.report import results
     from rlgen.runs.progress import counter
 
@@ -142,9 +145,10 @@ def _evaluation(run: Any, suite: Any, given: Any) -> Any:
     if saved is not None:
         return saved
     # Policies are loaded only here, because runs with saved results need no policies.
-    policies = zero_shot.load_policies(run.path, run.update, False, given.allow_imports)
-    progress = counter(str(run.path), "episodes")
+    loaded = zero_shot.load_states(run.path, run.update, False, given.allow_imports)
+    policies, progress = zero_shot.policies_of(loaded), counter(str(run.path), "episodes")
     found = load_runs.play(policies, suite, given.attempts, given.seed, progress, run.path)
+    found = with_overlap(found, run.path, loaded, suite, given.allow_imports)
     place = saved_results.saved_folder(run, suite, given.attempts, given.seed)
     results.save(place, [found], overwrite=True)
     return found

@@ -94,14 +94,8 @@ def _are_rules(given: Any) -> bool:
 
 
 def _evaluate_policies(given: Any) -> int:
-    from rich.console import Console
-
     from rlgen.evaluation.load_runs import play
     from rlgen.evaluation.report import results
-    from rlgen.evaluation.report.gap_section import print_gaps
-    from rlgen.evaluation.report.sections import access_counts
-    from rlgen.evaluation.report.terminal import print_table, print_worst
-    from rlgen.evaluation.stats.findings import analyse
     from rlgen.runs.progress import counter
 
     prepared = _prepare(given)
@@ -116,6 +110,7 @@ def _evaluate_policies(given: Any) -> int:
         )
         for one, run in prepared.players
     ]
+    evaluations = _with_overlaps(prepared, evaluations, given.allow_imports)
     # `players` lists the untrained baseline first. Gaps and worst levels are computed for the runs
     # only.
     tested = evaluations[len(prepared.baseline) :]
@@ -127,11 +122,7 @@ def _evaluate_policies(given: Any) -> int:
     # The results are saved before the report: if drawing fails, nothing needs to be played again.
     results.save(prepared.out, evaluations, given.overwrite, **more)
     if not given.json:  # printed before the report, because drawing the report takes a while
-        print_table(analyse(evaluations), Console())
-        print_worst(more["worst"], Console())
-        print_gaps(more["gaps"], Console())
-        for line in access_counts(evaluations):
-            print(line)
+        _print(evaluations, **more)
     told = {label: {"gaps": x} for label, x in gaps.items()}
     for label, found in worst.items():
         told.setdefault(label, {})["worst"] = found
@@ -141,6 +132,25 @@ def _evaluate_policies(given: Any) -> int:
         return 0
     print(f"The report is {page}")
     return 0
+
+
+def _print(evaluations: list[Any], gaps: list[Any], worst: list[Any]) -> None:
+    """Print the results; a warning about levels that a run has trained on comes first."""
+    from rich.console import Console
+
+    from rlgen.evaluation.report.gap_section import print_gaps
+    from rlgen.evaluation.report.sections import access_counts
+    from rlgen.evaluation.report.terminal import print_table, print_worst
+    from rlgen.evaluation.report.training_overlap import overlap_sentences, overlap_warnings
+    from rlgen.evaluation.stats.findings import analyse
+
+    for line in overlap_warnings(evaluations):
+        print(line)
+    print_table(analyse(evaluations), Console())
+    print_worst(worst, Console())
+    print_gaps(gaps, Console())
+    for line in (*access_counts(evaluations), *overlap_sentences(evaluations)):
+        print(line)
 
 
 def _prepare(given: Any) -> Prepared:
@@ -179,6 +189,17 @@ def _prepare(given: Any) -> Prepared:
     baseline = [zero_shot.load_policies(x, None, True, given.allow_imports) for x in untrained]
     policies = [zero_shot.policies_of(x) for x in loaded]
     return Prepared(runs, out, loaded, policies, baseline, suite, attempts, reference)
+
+
+def _with_overlaps(prepared: Prepared, played: list[Any], allow_imports: bool) -> list[Any]:
+    """Add to each run's evaluation the number of the suite's levels among the run's own levels."""
+    from rlgen.evaluation.from_runs.training_overlap import with_overlap
+
+    num = len(prepared.baseline)
+    runs = zip(played[num:], prepared.runs, prepared.loaded, strict=True)
+    suite = prepared.suite
+    told = [with_overlap(e, run, one, suite, allow_imports) for e, run, one in runs]
+    return [*played[:num], *told]
 
 
 def _write_report(

@@ -17,12 +17,12 @@ from rlgen.evaluation import zero_shot
 from rlgen.evaluation.episodes import Evaluation
 from rlgen.evaluation.suites import check_readable, family_of, field_differences, name_of
 from rlgen.evaluation.zero_shot import Policies
-from rlgen.levels import Suite
+from rlgen.levels import OPEN_SPLITS, Suite
 from rlgen.observations import interface_difference
 from rlgen.protocols import LevelEnv, Student
 from rlgen.runs import checkpoint, folder
 from rlgen.runs.spec import RunSpec
-from rlgen.runs.test_set_access import FILE, OPEN, accesses, count_access
+from rlgen.runs.test_set_access import FILE, accesses, count_access
 
 Progress = Callable[[int, int], None]
 
@@ -142,7 +142,7 @@ def check_countable(runs: Iterable[Path], suite: Suite) -> None:
         ValueError: The file `looks.jsonl` is damaged or cannot be written. The message names the
             run.
     """
-    if suite.levels.split in OPEN:
+    if suite.levels.split in OPEN_SPLITS:
         return
     for run in runs:
         accesses(run)

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool
 
-from rlgen.protocols import Learner, Student
+from rlgen.protocols import Learner, LevelEnv, Student
 from rlgen.types import Key, Keys, Metrics, Outcome, PyTree, Slots, TrainState
 
 SEEDS, SLOTS = "seeds", "slots"
@@ -125,6 +125,11 @@ class SplitSlots(Student):
 
     student: Student
     mesh: Mesh
+
+    @property
+    def env(self) -> LevelEnv:
+        """The student's environment."""
+        return self.student.env
 
     @property
     def gives(self) -> frozenset[str]:

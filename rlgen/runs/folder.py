@@ -19,6 +19,7 @@ import jax
 
 from rlgen import __version__, config
 from rlgen.curriculum import Curriculum
+from rlgen.held_out import digests
 from rlgen.runs.spec import RunSpec, build, plan
 
 FORMAT = "rlgen-run-2"
@@ -57,6 +58,7 @@ def describe(spec: RunSpec, env: Any, curriculum: Curriculum) -> dict[str, Any]:
         "plan": length._asdict(),
         "env": config.to_json(config.flatten(env)),
         "fields": config.to_json(config.flatten(curriculum)),
+        "held_out": digests(curriculum.student.env),
         "versions": versions(),
         "device": f"{spec.devices} x {device.device_kind} ({device.platform})",
     }

@@ -34,14 +34,14 @@ class Buffer(NamedTuple):
     # buffer holds tasks.
 
 
-def find_buffer(sampler: Sampler, states: TrainState) -> Buffer | None:
+def find_buffer(sampler: Sampler, states: PyTree) -> Buffer | None:
     """Return the levels in a sampler's buffer, or None if the sampler has no buffer.
 
     Args:
         sampler: Sampler of the run.
-        states: Training states of all seeds, as numpy arrays [S, ...].
+        states: States of the sampler for all seeds, as numpy arrays [S, ...].
     """
-    held = sampler.buffer(states.sampler)
+    held = sampler.buffer(states)
     if held is None:
         return None
     score = np.asarray(held.score)  # [S, K]
@@ -49,7 +49,7 @@ def find_buffer(sampler: Sampler, states: TrainState) -> Buffer | None:
     filled = np.arange(score.shape[1]) < np.asarray(held.size)[:, None]
     seed, row = np.nonzero(filled)
     level, hashes = jax.tree.map(lambda x: np.asarray(x)[seed, row], (held.level, held.hash))
-    past = _past(held, states.sampler, seed, row)
+    past = _past(held, states, seed, row)
     if isinstance(level, Task):
         past["lifetime"] = np.asarray(level.lifetime)
     return Buffer(plain_level(level), score[seed, row], hashes, seed, row, past)
@@ -75,7 +75,7 @@ def save_buffer(
     Raises:
         OSError: The file cannot be written, for example because the disk is full.
     """
-    buffer = find_buffer(sampler, states)
+    buffer = find_buffer(sampler, states.sampler)
     if buffer is None or buffer.score.size == 0:
         return
     names = [f"seed-{s}-row-{r:04d}" for s, r in zip(buffer.seed, buffer.row, strict=True)]

@@ -1,11 +1,11 @@
 """Count how often a run is evaluated on sealed suites.
 
-A suite is sealed unless its split is `train` or `validation`. One evaluation on a sealed suite is
-called a look. Each look adds a line to the file `looks.jsonl` in the run folder.
+A suite is sealed unless its split is one of `rlgen.levels.OPEN_SPLITS`. One evaluation on a sealed
+suite is called a look. Each look adds a line to the file `looks.jsonl` in the run folder.
 
 If agents are chosen by their scores on a test set, the choice overfits the test set. With every
 look, a score on the test set predicts performance on unseen levels less well. The splits `train`
-and `validation` are meant for choosing agents.
+and `validation` are meant for choosing agents. Levels with the split `seen` also occur in training.
 
 Source of the practice: Dwork et al., 2015, "The reusable holdout: Preserving validity in adaptive
 data analysis".
@@ -17,9 +17,9 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from rlgen.levels import OPEN_SPLITS
+
 FILE = "looks.jsonl"
-OPEN = ("train", "validation")
-"""Splits that are not sealed; evaluations on them are not counted."""
 
 
 def count_access(
@@ -42,7 +42,7 @@ def count_access(
     Raises:
         ValueError: The file is damaged or cannot be written.
     """
-    if split in OPEN:
+    if split in OPEN_SPLITS:
         return 0
     # If the file is damaged, `accesses` raises an error before the new look is recorded.
     before = sum(one["suite"] == suite and one["version"] == version for one in accesses(run))

@@ -18,6 +18,7 @@ import numpy as np
 
 from rlgen import __version__
 from rlgen.curriculum import Curriculum
+from rlgen.held_out import rejection
 from rlgen.parallel.sharding import make_mesh
 from rlgen.runs import checkpoint, folder, metrics
 from rlgen.runs.callbacks import ActiveRun, Callback, Chunk, RunStoppedError
@@ -160,6 +161,7 @@ def restore(
 def _check(spec: RunSpec, curriculum: Curriculum, options: Options) -> None:
     """Check that the run can execute on this machine, before the run folder is changed."""
     check_tensorboard(options.tensorboard)
+    rejection(curriculum.student.env)  # raises if all levels of the family are held out
     if spec.devices > 1:
         make_mesh(spec.devices, spec.seeds, curriculum.num_slots)
 

@@ -13,7 +13,7 @@ seven probe tasks at once.
 from rlgen.testing.bonus import check_bonus
 from rlgen.testing.common import assert_close, assert_same, assert_shapes, new_slots, random_rollout
 from rlgen.testing.curriculum import check_sampler, check_score
-from rlgen.testing.env import check_env
+from rlgen.testing.env import check_env, check_held_out
 from rlgen.testing.learner import check_fields_matter, check_learner
 from rlgen.testing.probes import PROBES, Answer, Probe, ProbeLevel, solve_probes
 from rlgen.testing.suites import check_suites
@@ -29,6 +29,7 @@ __all__ = [
     "check_bonus",
     "check_env",
     "check_fields_matter",
+    "check_held_out",
     "check_learner",
     "check_sampler",
     "check_score",

@@ -14,15 +14,18 @@ from gymnax.environments import spaces
 from jaxtyping import Array
 
 from rlgen import registry
+from rlgen.held_out import Rejection, held_out, rejection, replace_held_out
+from rlgen.levels import words
 from rlgen.observations import interface_difference
 from rlgen.parallel.seeds import tree_where
-from rlgen.protocols import LevelEnv
+from rlgen.protocols import Editor, LevelEnv
 from rlgen.testing.common import (
     assert_close,
     assert_component,
     assert_same,
     assert_shapes,
     differs,
+    new_slots,
 )
 from rlgen.types import PyTree
 
@@ -56,6 +59,7 @@ def check_env(
       limit from the level, or from its own field that equals the limit. A limit that is a
       constant in the code cannot be distinguished from a task that ends after as many steps.
     - gymnax's own `step` runs, and its results have the shapes of the results of `reset_env`.
+    - No level of a sealed suite enters training; see `check_held_out`.
     - The optional methods that the environment has (see `rlgen.protocols.OPTIONAL_METHODS`) fulfil
       their own laws.
 
@@ -82,6 +86,73 @@ def check_env(
     for ability, law in _ABILITIES.items():
         if registry.has(env, ability):
             law(env, level, walks)
+
+
+def check_held_out(env: LevelEnv, num_levels: int = 4096, most: float = 0.05) -> None:
+    """Check that the levels of an environment's sealed suites stay out of training.
+
+    See `rlgen.held_out`. Sampled levels, edited levels (`mutate_levels`) and levels built by random
+    actions in the editor pass through the lookup of every curriculum. After the lookup, no level is
+    held out.
+
+    Args:
+        env: environment to check.
+        num_levels: number of levels of each kind.
+        most: maximum fraction of the sampled levels that may be held out. If a larger fraction is
+            rejected, training has another distribution of levels than `sample_level`; the split of
+            the suite should be `seen`.
+    """
+    rejected = rejection(env)
+    if rejected is None:
+        return
+    taken = set(words(rejected.hashes))
+    keys = jax.random.split(jax.random.key(5), num_levels)
+    sampled = jax.jit(jax.vmap(env.sample_level))(keys)
+    kinds = {"sampled": sampled}
+    if registry.has(env, LevelEnv.mutate_levels):
+        edit = jax.jit(lambda key, level: env.mutate_levels(key, level, 2))
+        kinds["edited"] = edit(jax.random.key(6), sampled)
+    if registry.has(env, LevelEnv.editor):
+        kinds["built"] = jax.jit(jax.vmap(partial(_built, env.editor())))(keys)
+    replace = jax.jit(partial(_looked_up, env, rejected))
+    for kind, level in kinds.items():
+        before, after = (words(x) for x in replace(level))
+        share = np.mean([word in taken for word in before])
+        assert kind != "sampled" or share <= most, (
+            f"{share:.1%} of the sampled levels are held out, because they are levels of "
+            f"{', '.join(held_out(env))}; give the levels of such suites the split 'seen'"
+        )
+        assert taken.isdisjoint(after), f"{kind} levels of a sealed suite enter training"
+        same = all(a == b for a, b in zip(before, after, strict=True) if a not in taken)
+        assert same, f"{kind} levels that are not held out were replaced"
+
+
+def _looked_up(env: LevelEnv, rejected: Rejection, level: PyTree) -> tuple[Array, Array]:
+    """Hashes of levels [M, ...] before and after the lookup of a curriculum, [M, 2] each."""
+    slots = new_slots(jax.tree.map(lambda x: x[:, None], level), ())
+    slots = replace_held_out(env, rejected, slots, jnp.ones_like(slots.weight, bool))
+    hashes = jax.vmap(env.level_hash)
+    return hashes(level), hashes(jax.tree.map(lambda x: x[:, 0], slots.level))
+
+
+def _built(editor: Editor, key: Array) -> PyTree:
+    """Level that an editor has built after an episode of random actions."""
+    key_noise, key_reset, key_steps = jax.random.split(key, 3)
+    noise = editor.sample_level(key_noise)
+
+    def step(state: PyTree, key: Array) -> tuple[PyTree, None]:
+        key_act, key_step = jax.random.split(key)
+        action = jax.random.randint(key_act, (), 0, editor.num_actions)
+        return editor.step_env(key_step, state, action, noise)[1], None
+
+    start = editor.reset_env(key_reset, noise)[1]
+    end, _ = jax.lax.scan(step, start, jax.random.split(key_steps, editor.horizon))
+    return editor.level_of(end)
+
+
+def _check_suites(env: Any, level: PyTree, walks: _Walk) -> None:
+    """Check that sampled and edited levels of sealed suites are replaced in training."""
+    check_held_out(env, num_levels=256)
 
 
 def _check_equality(env: Any) -> None:
@@ -412,6 +483,7 @@ _ABILITIES: dict[Callable, Callable[[Any, PyTree, _Walk], None]] = {
     LevelEnv.level_image: _check_picture,
     LevelEnv.presets: _check_presets,
     LevelEnv.ladder: _check_ladder,
+    LevelEnv.suites: _check_suites,
 }
 
 

@@ -151,7 +151,7 @@ def test_only_enumerable_observations_have_what_tables_need():
 
 def test_the_suite_has_both_right_actions_at_every_length():
     for fields in VARIANTS.values():
-        suite = load_suite(build(**fields), "chain/test")
+        suite = load_suite(build(**fields), "chain/seen")
         level = suite.levels.level
         assert len(suite.levels) == 16 and len(set(suite.levels.names)) == 16
         assert isinstance(suite.env, Chain)

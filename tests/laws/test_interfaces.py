@@ -586,7 +586,7 @@ def test_who_reads_what_the_student_does_not_give_is_refused(changes, sentence):
 
 
 def test_a_student_that_gives_nothing_has_scores_that_read_nothing_and_no_other():
-    silent = made(Student)
+    silent = made(Student, env=EASY)
     Curriculum(silent, Random(EASY), NoScore())
     with pytest.raises(ValueError, match="MaxMC reads the outcome's rollout, but OwnStudent fills"):
         Curriculum(silent, Random(EASY), MaxMC())

@@ -104,9 +104,19 @@ class BufferedSampler(Sampler, abstract=True):
         return self.source
 
     @property
+    def _edits(self) -> bool:
+        """True if the sampler edits levels; overridden by subclasses with a mutator."""
+        return False
+
+    @property
     def reads(self) -> frozenset[str]:
         """Fields of the outcome that the source reads."""
         return self._source.reads
+
+    @property
+    def makes_levels(self) -> bool:
+        """True if the source makes levels, or levels are edited."""
+        return self._source.makes_levels or self._edits
 
     def check(self, num_levels: int, score: Score) -> None:
         """Check that the buffer can hold the levels of one update, and check the source.

@@ -29,15 +29,13 @@ from rlgen.evaluation.generalisation.level_facts import open_log
 from rlgen.evaluation.generalisation.unseen_levels import training_set, unseen_levels
 from rlgen.evaluation.ladder.streams import Stream, draw_streams, suite_stream
 from rlgen.evaluation.suites import family_of, load_suite
-from rlgen.levels import DistributionShift, Suite, make_level_set, words
+from rlgen.levels import DistributionShift, Suite, hash_levels, make_level_set, words
 from rlgen.observations import misread
 from rlgen.protocols import LevelEnv
 from rlgen.runs.curriculum_log import has_log
 from rlgen.types import PyTree
 
 RUNGS = ("V0", "V1", "V2", "V3")
-
-_HASHED = 4096  # levels hashed per call
 
 
 class Rung(NamedTuple):
@@ -94,7 +92,7 @@ def trained_on(run: Path, loaded: Any, allow_imports: bool = False) -> Trained |
         return None
     # [U, S, n, ...] (update, seed, slot) flattened to one axis.
     level = jax.tree.map(lambda x: x.reshape(log.weight.size, *x.shape[3:])[met], log.level)
-    hashes = _hashes(loaded.env, level)
+    hashes = hash_levels(loaded.env, level)
     first = np.sort(np.unique(words(hashes), return_index=True)[1])
     about = f"that the run was trained on, from {len(first):,} in its log"
     return Trained(jax.tree.map(lambda x: x[first], level), hashes[first], about)
@@ -256,18 +254,6 @@ def is_one_level(env: LevelEnv) -> bool:
     """Return whether 16 sampled levels of an environment are all equal."""
     level = jax.jit(jax.vmap(env.sample_level))(jax.random.split(_key(), 16))
     return all(bool((x == x[:1]).all()) for x in map(np.asarray, jax.tree.leaves(level)))
-
-
-def _hashes(env: LevelEnv, level: PyTree) -> UInt32[np.ndarray, "M 2"]:
-    """Hash M levels in batches of equal size, so that the function compiles once."""
-    num = jax.tree.leaves(level)[0].shape[0]
-    size = min(_HASHED, num)
-    call = jax.jit(jax.vmap(env.level_hash))
-    found = []
-    for start in range(0, num, size):
-        at = np.minimum(np.arange(start, start + size), num - 1)  # pads with the last level
-        found.append(np.asarray(call(jax.tree.map(lambda x, at=at: jnp.asarray(x[at]), level))))
-    return np.concatenate(found)[:num]
 
 
 def _key() -> Array:

@@ -21,6 +21,7 @@ from rlgen.evaluation.report.normalised_section import normalised_figures, norma
 from rlgen.evaluation.report.relative_section import agent_curves, relative_section
 from rlgen.evaluation.report.relative_section import has_curves as has_agent_curves
 from rlgen.evaluation.report.sections import Images, SuiteData, suite_data
+from rlgen.evaluation.report.training_overlap import overlap_warnings
 from rlgen.evaluation.stats.cost import COSTS
 from rlgen.evaluation.stats.cvar import CVaR
 from rlgen.evaluation.stats.findings import Findings, analyse
@@ -124,7 +125,7 @@ def report_page(
         f"{summary.suite}: {', '.join(labels)}",
         f"{'Meta-test' if fresh else 'Zero-shot evaluation'} on {summary.suite}",
         headline(summary),
-        caveat(summary),
+        " ".join([*overlap_warnings(found.evaluations), caveat(summary)]).strip(),
         [section for section in sections if section],  # a section without data is None
     )
     return page, light(drawn) | _numbered(gifs, curricula)

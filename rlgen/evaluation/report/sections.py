@@ -13,6 +13,7 @@ from rlgen.evaluation.episodes import Evaluation, Json
 from rlgen.evaluation.report.html import RunLabel
 from rlgen.evaluation.report.images import image_bytes
 from rlgen.evaluation.report.relative_section import is_meta_test
+from rlgen.evaluation.report.training_overlap import KEY, overlap_sentences
 from rlgen.evaluation.stats.formatting import AGGREGATES
 from rlgen.evaluation.stats.summary import LevelResult, RunResult, Summary, hardest
 
@@ -21,6 +22,7 @@ NOT_TOLD = (
     "curve",
     "look",
     "optimum_is_bound",
+    KEY,
 )  # keys of `Evaluation.meta` that the report shows in other sections
 
 Images = Mapping[str, UInt8[np.ndarray, "H W 3"]]
@@ -81,6 +83,7 @@ class SuiteData(NamedTuple):
     episodes: Mapping[str, bytes]  # GIFs by caption
     cards: tuple[Card, ...]
     access_counts: Sequence[str]
+    overlaps: Sequence[str]
     protocols: tuple[Protocol, ...]
 
 
@@ -119,6 +122,7 @@ def suite_data(
         gifs,
         _cards(summary, images),
         access_counts(evaluations),
+        overlap_sentences(evaluations),
         tuple(_protocol(e) for e in evaluations),
     )
 

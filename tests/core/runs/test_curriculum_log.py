@@ -129,7 +129,7 @@ def test_a_replayed_level_is_as_old_as_the_updates_since_it_was_first_met(plr_ru
 @pytest.mark.thorough
 def test_the_buffers_file_tells_origin_depth_and_age(plr_run):
     _, curriculum, (states, _, _) = plr_run
-    found = find_buffer(curriculum.sampler, states)
+    found = find_buffer(curriculum.sampler, states.sampler)
     assert found is not None
     born = np.asarray(states.sampler.buffer.level_info.lineage.born)[found.seed, found.row]
     np.testing.assert_array_equal(found.past["age"], UPDATES - 1 - born)

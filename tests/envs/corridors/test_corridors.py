@@ -215,11 +215,11 @@ def test_the_network_sees_place_and_visited_ends():
 
 def test_suites_have_every_corridor_and_what_training_draws():
     env = Corridors(sharing=0.5)
-    test, shared = (load_suite(env, f"corridors/{name}") for name in ("test", "shared"))
-    assert sorted(test.levels.level.rewarded.tolist()) == [0, 1, 2, 3, 4]
-    share = np.mean(np.array(shared.levels.level.rewarded) == 0)
-    assert len(shared.levels) == 100 and 0.45 < share < 0.75  # expected 0.6
-    assert (test.levels.optimal_return == 1).all() and (shared.levels.optimal_steps == 15).all()
+    every, seen = (load_suite(env, f"corridors/{name}") for name in ("all", "seen"))
+    assert sorted(every.levels.level.rewarded.tolist()) == [0, 1, 2, 3, 4]
+    share = np.mean(np.array(seen.levels.level.rewarded) == 0)
+    assert len(seen.levels) == 100 and 0.45 < share < 0.75  # expected 0.6
+    assert (every.levels.optimal_return == 1).all() and (seen.levels.optimal_steps == 15).all()
 
 
 def test_variants_are_levels_and_time_of_two_kinds():

@@ -99,7 +99,7 @@ def test_the_suite_of_others_has_other_levels():
     suite = env.suites()["others"]()
     assert len(suite.levels) == 8 == len({tuple(h) for h in np.asarray(suite.levels.hash).tolist()})
     assert (suite.levels.optimal_return == 1).all()
-    hashed = np.asarray(env.suites()["test"]().levels.hash)
+    hashed = np.asarray(env.suites()["seen"]().levels.hash)
     assert hashed[0].tolist() not in np.asarray(suite.levels.hash).tolist()
 
 
