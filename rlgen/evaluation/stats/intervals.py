@@ -363,7 +363,7 @@ def _family_variances(
 ) -> tuple[list[tuple[np.ndarray, np.ndarray]], str]:
     """Variances of a mean over seeds and levels, their degrees of freedom, and the interval's kind.
 
-    The first variance has a part of its own for each side. The second, if there are two sides,
+    The first variance has a separate part for each side. The second, if there are two sides,
     pools the levels of both.
     """
     seeds = len(of_seed)
