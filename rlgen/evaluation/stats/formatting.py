@@ -127,7 +127,7 @@ def headline(summary: Summary) -> str:
 
 
 def caveat(summary: Summary) -> str:
-    """State in a sentence the weakness of the interval in the headline; "" if it has no weakness."""
+    """State the weakness of the interval in the headline in a sentence; "" if it has none."""
     runs = [run for run in summary.runs if not run.is_untrained] or list(summary.runs)
     best = max(runs, key=lambda run: float(run.aggregate["mean"].value)).aggregate["mean"]
     if summary.num_seeds == 1:
