@@ -138,6 +138,11 @@ def _warning(facts: Mapping[str, Any], num_scored: int) -> str:
             f"{num_scored} scores is biased upwards: report the chosen point's score on other "
             "levels."
         )
+    if facts["split"] == "seen":
+        return (
+            f"Levels of {suite} also occur in training, so its scores are not scores on unseen "
+            f"levels. The best of {num_scored} scores is biased upwards."
+        )
     return (
         f"{suite} is a test suite, and this sweep uses it for model selection. Every point's "
         f"folder records this use. The best of {num_scored} scores is biased upwards. Report the "
