@@ -286,8 +286,8 @@ def family_gap(
 ) -> Interval:
     """Interval of the mean on one set of levels minus the mean of the same seeds on another set.
 
-    The two sets are independent draws of levels. Each seed contributes the difference of its own
-    means on the two sets, so an effect of the seed on both sides cancels. See `family`.
+    The two sets are independent draws of levels. Each seed contributes the difference of its mean
+    scores on the two sets, so an effect of the seed on both sides cancels. See `family`.
     The variance of the levels is taken from each side alone or from both sides together, whichever
     gives the wider interval. If both sides have the same number of levels, it is the former.
 
