@@ -1,6 +1,6 @@
 """Laws of environments for all registered families, and violations of each law that must fail."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +103,7 @@ class TaskAsLongAsLimit(testing.Probe):
     def sample_level(self, key):
         level = super().sample_level(key)
         limit = jnp.int32(self.num_steps)
-        return level.replace(num_steps=limit, max_steps_in_episode=limit)
+        return replace(level, num_steps=limit, max_steps_in_episode=limit)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class GoalByChance(testing.Probe, abstract=True):
     question: str = "time-limit"
 
     def sample_level(self, key):
-        return super().sample_level(key).replace(max_steps_in_episode=jnp.int32(2))
+        return replace(super().sample_level(key), max_steps_in_episode=jnp.int32(2))
 
     def step_env(self, key, state, action, params):
         obs, state, reward, _, info = super().step_env(key, state, action, params)

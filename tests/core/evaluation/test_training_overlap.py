@@ -1,5 +1,6 @@
 """The number of a suite's levels among the known levels of a run, and the sentences on it."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
@@ -72,7 +73,7 @@ def test_levels_of_buffer_and_log_are_counted_once(monkeypatch, tmp_path):
 def test_what_is_known_without_any_level_is_said(protection, monkeypatch, tmp_path):
     levels = make_level_set(ENV, EVERY, split="seen" if protection == "seen" else "test")
     if protection == "other shape":
-        levels = levels.replace(level=jax.tree.map(lambda x: x[:, None], levels.level))
+        levels = replace(levels, level=jax.tree.map(lambda x: x[:, None], levels.level))
     kept = {"some": digest(np.asarray(levels.hash))} if protection == "rejected" else {"some": ""}
     suite = SUITE._replace(levels=levels)
     one = found(monkeypatch, tmp_path, Random(ENV), suite, held_out=kept)

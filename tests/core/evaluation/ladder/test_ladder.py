@@ -116,6 +116,7 @@ def test_a_gap_uses_the_same_seeds_and_its_test_is_corrected_for_all_gaps():
     assert np.isnan(first.gap_p_value)
     assert second.gap_p_value < 0.01
     assert third.gap_p_value > 0.05
+    assert isinstance(second.gap, Interval)
     assert 0.2 < float(second.gap.low) < float(second.gap.high) < 0.4
     raw = [family_gap_p(*(e.score[1].mean(-1) for e in pair)) for pair in pairwise(played["a"])]
     expected = [2 * min(raw), max(raw)]
@@ -135,6 +136,7 @@ def test_a_gain_that_every_agent_shares_is_known_exactly():
     unknown = replace(points[0], run="a")
     found = score_all(replace_rungs(RUNGS[:1]), {"a": [unknown, unknown]}, adapted)
     (curve,) = found.curves
+    assert isinstance(curve.gain, Interval)
     np.testing.assert_allclose(curve.gain.value, 0.1)
     assert not curve.gain.is_known  # no agent differs from another in its gain
     assert curve.mean[0].high - curve.mean[0].low > 0.3

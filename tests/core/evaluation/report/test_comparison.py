@@ -4,6 +4,7 @@ import csv
 import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,13 +84,11 @@ def test_verdicts_hold_for_all_pairs_together(three):
     """Welch's p-values of scipy, corrected by hand with Holm's procedure."""
     ranking = rank(three, QUICK)
     of_seeds = {e.run: e.score[1].mean(axis=(1, 2)) for e in three}
-    raw = {
-        (p.run, p.other): scipy.stats.ttest_ind(
-            of_seeds[p.run], of_seeds[p.other], equal_var=False
-        ).pvalue
-        for p in ranking.pairs
-    }
-    (a, b, c) = sorted(raw, key=raw.get)
+    raw = {}
+    for p in ranking.pairs:
+        theirs: Any = scipy.stats.ttest_ind(of_seeds[p.run], of_seeds[p.other], equal_var=False)
+        raw[p.run, p.other] = theirs.pvalue
+    (a, b, c) = sorted(raw, key=lambda pair: raw[pair])
     expected = {a: 3 * raw[a], b: max(3 * raw[a], 2 * raw[b]), c: max(2 * raw[b], raw[c])}
     for pair in ranking.pairs:
         assert pair.p_value == pytest.approx(expected[pair.run, pair.other])

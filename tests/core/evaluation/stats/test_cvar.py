@@ -176,7 +176,8 @@ def test_one_attempt_cannot_rank_levels_and_is_refused():
 def test_scores_that_are_upper_bounds_are_said_to_be():
     rng = np.random.default_rng(10)
     rates = np.tile(rng.beta(2, 0.3, 2000), (3, 1))
-    few = cvar(*rolls(rng, rates, attempts=10), (0.01, 1.0))
+    first, second = rolls(rng, rates, attempts=10)
+    few = cvar(first, second, (0.01, 1.0))
     bias, needed = few.selection_bias.bias[0], few.selection_bias.needed[0]
     assert few.is_upper_bound.tolist() == [True, False]
     (note,) = bias_notes(few, (0, 1))
@@ -184,7 +185,8 @@ def test_scores_that_are_upper_bounds_are_said_to_be():
         f"plr, 20 of 2,000 levels: an upper bound, about {100 * bias:.1f} points too high, because "
         f"10 attempts rank the levels with noise; about {needed} attempts are needed."
     )
-    enough = cvar(*rolls(rng, rates, attempts=2 * needed), (0.01, 1.0))
+    first, second = rolls(rng, rates, attempts=2 * needed)
+    enough = cvar(first, second, (0.01, 1.0))
     assert not enough.is_upper_bound.any()
     assert bias_notes(enough, (0, 1)) == []
     assert bias_notes(few._replace(score="return"), (0,))[0].count(f"about {bias:.3g} too high")
