@@ -55,7 +55,7 @@ class GridWorld(LevelEnv):
 
     mode: str = "all"
 
-    suite_fields = ()
+    suite_fields = ("mode",)
 
     def __post_init__(self):
         """Reject an unknown mode."""

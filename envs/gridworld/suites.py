@@ -27,11 +27,18 @@ VERSION = "1"
 NUM_UNSEEN, NUM_TEST, NUM_DESIGNED, NUM_MAZES = 64, 64, 4, 2
 
 
+FEW_LEVELS = (
+    "rand-dense", "rand-long", "rand-small", "rand-sparse", "rand-tiny", "rand-very-dense",
+)  # fmt: skip
+"""Modes with at most 121 different levels, too few to hold levels out of training."""
+
+
 def suites(env: Any) -> dict[str, Callable[[], Suite]]:
     """Return the suites by name, each as a function that builds the suite.
 
     Args:
-        env: Environment whose mode is the mode of the suite `test`.
+        env: Environment whose mode is the mode of the suite `test`. In modes with few levels, the
+            suite is called `seen`, because its levels also occur in training.
     """
     designed = partial(_each_family, tuple(DESIGNS), NUM_DESIGNED)
     mazes = partial(_each_family, tuple(MAZES), NUM_MAZES)
@@ -42,7 +49,7 @@ def suites(env: Any) -> dict[str, Callable[[], Suite]]:
         "mazes": ("mazes", mazes),
     }
     found = {name: partial(_suite, type(env), name, *entry) for name, entry in made.items()}
-    return {"test": partial(_test, env), **found}
+    return {"seen" if env.mode in FEW_LEVELS else "test": partial(_test, env), **found}
 
 
 def _suite(make: Callable[[str], Any], name: str, mode: str, draw: Callable) -> Suite:
@@ -57,14 +64,16 @@ def _test(env: Any) -> Suite:
 
     In tabular modes all levels are solvable. Only `rand-tiny` has fewer different levels.
     """
-    suite = _suite(type(env), "test", env.mode, partial(_candidates, env))
+    name = "seen" if env.mode in FEW_LEVELS else "test"
+    suite = _suite(type(env), name, env.mode, partial(_candidates, env))
     levels = suite.levels
     if env.is_tabular:
         levels = take(levels, np.asarray(levels.optimal_steps) >= 0)
     levels, _ = exclude(levels, jnp.zeros((0, 2), jnp.uint32))  # drops repeated levels
     levels = take(levels, slice(NUM_TEST))
-    names = tuple(f"test-{i:04d}" for i in range(len(levels)))
-    return suite._replace(levels=replace(levels, names=names))
+    names = tuple(f"{name}-{i:04d}" for i in range(len(levels)))
+    split = "seen" if env.mode in FEW_LEVELS else levels.split
+    return suite._replace(levels=replace(levels, names=names, split=split))
 
 
 def _candidates(env: Any, table: generator.Table) -> Iterator[tuple[str, Level]]:

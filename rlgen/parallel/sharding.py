@@ -7,7 +7,7 @@ random numbers do not depend on the devices. The results are equal up to roundin
 differences grow during training.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import jax
@@ -160,6 +160,11 @@ class SplitSlots(Student):
     def full_lifetime(self) -> bool:
         """True if the student trains agents for whole lifetimes."""
         return self.student.full_lifetime
+
+    @property
+    def averaged_over(self) -> Mapping[str, str]:
+        """The student's metrics that are means over a count, with the names of the counts."""
+        return self.student.averaged_over
 
     def check(self, num_slots: int) -> None:
         """Reject slot counts that the student does not support."""

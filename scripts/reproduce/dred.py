@@ -172,8 +172,10 @@ def _gaps(folder: Path) -> list[str]:
     rows: dict[str, list[str]] = {"train": [], "test": [], "gap": []}
     for run in every:
         for side, row in rows.items():
-            low, value, high = (100 * run[name][side][key] for key in ("low", "value", "high"))
-            row.append(f"{value:.1f} [{low:.1f}, {high:.1f}]")
+            numbers = (run[name][side][key] for key in ("low", "value", "high"))
+            low, value, high = (np.nan if x is None else 100 * x for x in numbers)
+            span = "" if np.isnan(low) else f" [{low:.1f}, {high:.1f}]"
+            row.append(f"{value:.1f}{span}")
     for title, key in (("shift gap, return", "shift_gap"), ("information, nats", "information")):
         rows[title] = []
         for run in every:

@@ -205,6 +205,10 @@ def sentences() -> Law:
     return Law(law, given(["The table is full."]))
 
 
+def warns_at_the_start(student):
+    assert all(isinstance(x, str) for x in student.start_warnings(9))
+
+
 def spanning() -> Law:
     def law(component):
         longer = component.spanning(7)
@@ -357,6 +361,9 @@ SOME_LEVELS = make_level_set(EASY, jax.vmap(EASY.sample_level)(jax.random.split(
 LAWS: dict[tuple[type, str], Law] = {
     (LevelEnv, "lowest_return"): value("lowest_return", np.isfinite, -3.0),
     (LevelEnv, "optimum_is_bound"): flag("optimum_is_bound"),
+    (LevelEnv, "suite_fields"): value(
+        "suite_fields", lambda x: x is None or all(isinstance(one, str) for one in x), ("size",)
+    ),
     (LevelEnv, "default_params"): Law(is_example, property(given({"number": jnp.int32(7)}))),
     (LevelEnv, "action_space"): Law(counts_actions, given(spaces.Discrete(2))),
     (LevelEnv, "unpack"): Law(unpacks, given(jnp.ones(3))),
@@ -392,6 +399,7 @@ LAWS: dict[tuple[type, str], Law] = {
     (Score, "initial_state"): Law(is_of_one_level, given({"best": jnp.float32(0)})),
     (Sampler, "reads"): subset("reads", EVIDENCE),
     (Sampler, "num_blocks"): at_least_one("num_blocks"),
+    (Sampler, "makes_levels"): flag("makes_levels"),
     (Sampler, "train_share"): value("train_share", lambda x: 0 < x <= 1, 0.5),
     (Sampler, "mean_lifetime"): value("mean_lifetime", lambda x: x is None or x >= 1, 2.5),
     (Sampler, "preparation"): value("preparation", lambda x: isinstance(x, str), "fitting"),
@@ -411,6 +419,9 @@ LAWS: dict[tuple[type, str], Law] = {
     (Student, "train_share"): value("train_share", lambda x: 0 < x <= 1, 0.5),
     (Student, "max_levels_per_slot"): value("max_levels_per_slot", lambda x: x is None or x > 0, 1),
     (Student, "full_lifetime"): flag("full_lifetime"),
+    (Student, "averaged_over"): value(
+        "averaged_over", lambda x: all(isinstance(y, str) for y in (*x, *x.values())), {"a": "b"}
+    ),
     (Student, "check"): accepts(4),
     (Student, "spanning"): spanning(),
     (Student, "per_slot"): Law(says_what_has_slots, lambda self, state: {"number": True}),
@@ -418,6 +429,7 @@ LAWS: dict[tuple[type, str], Law] = {
     (Student, "files"): files("files", (), {"seed": 0}),
     (Student, "pinned_files"): files("pinned_files"),
     (Student, "warnings"): sentences(),
+    (Student, "start_warnings"): Law(warns_at_the_start, given(["Episodes are cut."])),
 }
 
 
@@ -452,8 +464,8 @@ def test_a_capability_is_offered_by_those_that_have_it_and_missing_in_the_others
 
 
 def test_the_optional_methods_of_an_environment_are_those_that_it_declares():
-    # Two of gymnax, and two attributes.
-    theirs = {"default_params", "action_space", "lowest_return", "optimum_is_bound"}
+    # Two of gymnax, and three attributes.
+    theirs = {"default_params", "action_space", "lowest_return", "optimum_is_bound", "suite_fields"}
     assert set(OPTIONAL_METHODS) == set(optional_names(LevelEnv)) - theirs
     assert all(vars(LevelEnv)[name] is method for name, method in OPTIONAL_METHODS.items())
 
