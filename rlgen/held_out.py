@@ -101,7 +101,9 @@ def replace_held_out(
     new = free[:, None] & (slots.buffer_index < 0)  # [N, R]
 
     def find() -> Bool[Array, "N R"]:
-        level = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), plain_level(slots.level))
+        # The size is explicit, because some families have arrays without elements.
+        size = new.size
+        level = jax.tree.map(lambda x: x.reshape(size, *x.shape[2:]), plain_level(slots.level))
         found = jax.vmap(lambda one: is_held_out(rejected, env.level_hash(one)))(level)
         return new & found.reshape(new.shape)
 

@@ -350,7 +350,9 @@ def recall(
 def remembered(slots: Slots) -> tuple[PyTree, StoredInfo]:
     """Return the levels and their records, [N · R, ...], in the order of the slots."""
     held = slots.level, StoredInfo(slots.score_state, slots.level_info.lineage)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), held)
+    # The size is explicit, because some families have arrays without elements.
+    size = slots.buffer_index.size
+    return jax.tree.map(lambda x: x.reshape(size, *x.shape[2:]), held)
 
 
 def keep_best(

@@ -10,10 +10,13 @@ import pytest
 
 from rlgen.algos.samplers.plr import PLR, Alternate, EachSlot
 from rlgen.algos.samplers.random import Random
+from rlgen.algos.samplers.replay.pool import remembered
 from rlgen.algos.scores.max_mc import MaxMC
 from rlgen.algos.scores.none import NoScore
 from rlgen.buffer import Priority
 from rlgen.curriculum import Curriculum
+from rlgen.envs.rooms.rho_rooms import RhoRooms
+from rlgen.testing import new_slots
 from rlgen.types import NEW, REPLAY, Keys, Outcome, Slots
 from tests.standins import trial
 from tests.standins.numbers import Numbers
@@ -267,3 +270,12 @@ def test_a_buffer_smaller_than_an_update_is_refused():
     make().check(24, MaxMC())
     with pytest.raises(ValueError, match="capacity=24 is below"):
         replace(make(), capacity=100, source=make()).check(30, MaxMC())
+
+
+def test_levels_with_arrays_without_elements_can_be_stored():
+    env = RhoRooms(size=4)  # a level has no doors, so the array of doors has no elements
+    sampler = PLR(env, Random(env), capacity=4)
+    level = jax.tree.map(lambda x: jnp.stack([x] * 2)[:, None], env.default_params)
+    slots = new_slots(level, (), sampler.level_info())
+    held, _ = remembered(slots)
+    assert held.doors.shape == (2, 0, 2)
