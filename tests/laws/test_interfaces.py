@@ -356,6 +356,9 @@ BUFFER = make_buffer(2, jnp.float32(0), ())
 SOME_LEVELS = make_level_set(EASY, jax.vmap(EASY.sample_level)(jax.random.split(KEY, 2)))
 LAWS: dict[tuple[type, str], Law] = {
     (LevelEnv, "lowest_return"): value("lowest_return", np.isfinite, -3.0),
+    (LevelEnv, "suite_fields"): value(
+        "suite_fields", lambda x: x is None or isinstance(x, tuple), ("size",)
+    ),
     (LevelEnv, "default_params"): Law(is_example, property(given({"number": jnp.int32(7)}))),
     (LevelEnv, "action_space"): Law(counts_actions, given(spaces.Discrete(2))),
     (LevelEnv, "unpack"): Law(unpacks, given(jnp.ones(3))),
@@ -396,6 +399,7 @@ LAWS: dict[tuple[type, str], Law] = {
     (Sampler, "preparation"): value("preparation", lambda x: isinstance(x, str), "fitting"),
     (Sampler, "level_set"): value("level_set", lambda x: x is None or len(x) > 0, SOME_LEVELS),
     (Sampler, "is_set_sampled"): flag("is_set_sampled"),
+    (Sampler, "makes_levels"): value("makes_levels", lambda x: isinstance(x, bool), False),
     (Sampler, "observe"): Law(observes, lambda self, keys, state, *told: state),
     (Sampler, "check"): accepts(4, NoScore()),
     (Sampler, "spanning"): spanning(),
@@ -451,7 +455,8 @@ def test_a_capability_is_offered_by_those_that_have_it_and_missing_in_the_others
 
 
 def test_the_optional_methods_of_an_environment_are_those_that_it_declares():
-    theirs = {"default_params", "action_space", "lowest_return"}  # two of gymnax, and an attribute
+    # Two methods of gymnax, and two attributes.
+    theirs = {"default_params", "action_space", "lowest_return", "suite_fields"}
     assert set(OPTIONAL_METHODS) == set(optional_names(LevelEnv)) - theirs
     assert all(vars(LevelEnv)[name] is method for name, method in OPTIONAL_METHODS.items())
 
