@@ -185,13 +185,15 @@ def key_of(env: LevelEnv) -> str:
 
 def save_hashes(path: Any, found: Mapping[str, Mapping[str, tuple[str, np.ndarray]]]) -> None:
     """Write the results of `build_hashes` for several environments, by `key_of`, to one file."""
-    header, arrays = {}, {}
+    header: dict[str, dict[str, list[str]]] = {}
+    arrays: dict[str, np.ndarray] = {}
+    index: dict[bytes, str] = {}  # suites that several environments share are stored once
     for key, suites in found.items():
-        header[key] = {
-            name: [shapes, f"{len(arrays) + i}"]
-            for i, (name, (shapes, _)) in enumerate(suites.items())
-        }
-        arrays |= {header[key][name][1]: hashes for name, (_, hashes) in suites.items()}
+        header[key] = {}
+        for name, (shapes, hashes) in suites.items():
+            place = index.setdefault(np.asarray(hashes).tobytes(), f"{len(index)}")
+            header[key][name] = [shapes, place]
+            arrays[place] = hashes
     np.savez_compressed(path, header=np.asarray(json.dumps(header)), **arrays)
 
 
