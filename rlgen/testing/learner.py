@@ -53,7 +53,7 @@ def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps
     # This finds parameters that no loss reaches, such as a critic whose gradient is always 0.
     _refuse_still(state.learner, learned.learner)
     for name, value in metrics.items():
-        # A mean over a number of items, such as ended episodes, is NaN if there is none.
+        # A mean over items, such as ended episodes, is NaN if their number is 0.
         count = metrics.get(student.averaged_over.get(name, ""), np.ones(()))
         right = np.isfinite(value) | (np.isnan(value) & (count == 0))
         assert np.all(right), f"metric {name} is {value} after an ordinary update"
