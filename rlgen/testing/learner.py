@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from rlgen.protocols import Learner, LevelEnv, Network
 from rlgen.rollout import rollout
 from rlgen.students import OnPolicy
 from rlgen.testing.common import assert_close, assert_component, assert_same, differs, new_slots
-from rlgen.types import PyTree, Rollout
+from rlgen.types import Metrics, PyTree, Rollout
 
 
 def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps: int = 8) -> None:
@@ -52,11 +52,7 @@ def check_learner(env: LevelEnv, learner: Learner, num_slots: int = 4, num_steps
     learned, outcome, metrics = run(state, slots)
     # This finds parameters that no loss reaches, such as a critic whose gradient is always 0.
     _refuse_still(state.learner, learned.learner)
-    for name, value in metrics.items():
-        # A mean over items, such as ended episodes, is NaN if their number is 0.
-        count = metrics.get(student.averaged_over.get(name, ""), np.ones(()))
-        right = np.isfinite(value) | (np.isnan(value) & (count == 0))
-        assert np.all(right), f"metric {name} is {value} after an ordinary update"
+    _refuse_not_finite(metrics, student.averaged_over)
 
     # The axis of the population, which has one learner, is dropped.
     played = jax.tree.map(lambda x: x[0], outcome.rollout)
@@ -107,6 +103,14 @@ def check_fields_matter(
         beside = ((_set(changed, *option), _set(learner, *option)) for option in options)
         matters = any(program(with_it) != program(without) for with_it, without in beside)
         assert matters, f"{type(learner).__name__}.{'.'.join(path)} changes nothing"
+
+
+def _refuse_not_finite(metrics: Metrics, averaged_over: Mapping[str, str]) -> None:
+    for name, value in metrics.items():
+        # A mean over items, such as ended episodes, is NaN if their number is 0.
+        count = metrics.get(averaged_over.get(name, ""), np.ones(()))
+        right = np.isfinite(value) | (np.isnan(value) & (count == 0))
+        assert np.all(right), f"metric {name} is {value} after an ordinary update"
 
 
 def _refuse_still(before: PyTree, after: PyTree) -> None:

@@ -82,7 +82,7 @@ def check_pair(name, short):
         ("gridworld/dense", "handcrafted", "21632 values instead of 1936 values at obs"),
         ("gridworld/sparse", "mazes", "1352 values instead of 676 values at obs"),
         ("gridworld/rand-tiny", "mazes", "its observations have different shapes"),
-        ("gridworld/rand-tiny", "test", ""),
+        ("gridworld/rand-tiny", "seen", ""),
         ("gridworld/large", "unseen", ""),
         ("gridworld/labyrinth", "mazes", ""),
         ("maze", "large-corridor", ""),
@@ -136,7 +136,7 @@ def test_the_message_names_the_run_the_suite_and_the_suites_to_play(unsolved):
     ("name", "suite"),
     [
         ("gridworld/dense", "gridworld/test"),
-        ("gridworld/rand-tiny", "gridworld/test"),
+        ("gridworld/rand-tiny", "gridworld/seen"),
         ("cart-pole", "cart-pole/beyond"),
         ("maze", "maze/heldout"),
         ("cave", "cave/test"),
