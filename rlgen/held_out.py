@@ -194,7 +194,8 @@ def save_hashes(path: Any, found: Mapping[str, Mapping[str, tuple[str, np.ndarra
             place = index.setdefault(np.asarray(hashes).tobytes(), f"{len(index)}")
             header[key][name] = [shapes, place]
             arrays[place] = hashes
-    np.savez_compressed(path, header=np.asarray(json.dumps(header)), **arrays)
+    arrays["header"] = np.asarray(json.dumps(header))
+    np.savez_compressed(path, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 @functools.cache
