@@ -152,20 +152,47 @@ def _take_from(
     return slots._replace(level=whole, origin=origin, weight=weight, level_info=info)
 
 
-def build_hashes(env: LevelEnv) -> dict[str, tuple[str, UInt32[np.ndarray, "K 2"]]]:
+def build_hashes(
+    env: LevelEnv, built: dict | None = None
+) -> dict[str, tuple[str, UInt32[np.ndarray, "K 2"]]]:
     """Build all suites of an environment, and return the shapes and the hashes of the sealed ones.
 
     The shapes are in the form of `shapes_of`. Duplicate hashes of a suite are removed.
+
+    Args:
+        env: Environment.
+        built: Results for other environments, to which this call adds its own. A suite that several
+            environments share, as a `functools.partial` with equal arguments, is built once.
     """
-    found = {}
+    found, built = {}, {} if built is None else built
     for name, build in env.suites().items():
-        levels = build().levels
-        if levels.split not in OPEN_SPLITS:
-            single = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), levels.level
-            )
-            found[name] = shapes_of(single), np.unique(np.asarray(levels.hash), axis=0)
+        call = _parts(build)
+        if call not in built:
+            built[call] = _sealed(build())
+        if built[call] is not None:
+            found[name] = built[call]
     return found
+
+
+def _sealed(suite: Any) -> tuple[str, UInt32[np.ndarray, "K 2"]] | None:
+    """Return shapes and hashes of a suite; None if its levels may occur in training."""
+    levels = suite.levels
+    if levels.split in OPEN_SPLITS:
+        return None
+    single = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), levels.level)
+    return shapes_of(single), np.unique(np.asarray(levels.hash), axis=0)
+
+
+def _parts(value: Any) -> Any:
+    """Return a hashable value that is equal for calls of one function with equal arguments."""
+    if isinstance(value, functools.partial):
+        named = ((name, _parts(x)) for name, x in sorted(value.keywords.items()))
+        return (value.func, *map(_parts, value.args), *named)
+    try:
+        hash(value)
+    except TypeError:
+        return object()  # equal to no other value
+    return value
 
 
 def shapes_of(level: PyTree) -> str:

@@ -43,7 +43,8 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, only compare")
     given, console, wrong = parser.parse_args(), Console(), []
     for family in given.families or FAMILIES:
-        found = {key: build_hashes(env) for key, env in environments(family).items()}
+        built: dict = {}
+        found = {key: build_hashes(env, built) for key, env in environments(family).items()}
         shipped.cache_clear()
         known = shipped() if PATH.exists() else {}
         if given.check:

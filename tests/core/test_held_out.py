@@ -220,3 +220,25 @@ def test_a_family_without_other_levels_is_refused(monkeypatch):
     forget()
     with pytest.raises(ValueError, match=r"no level is left to train on.*sealed suites: one"):
         held_out.rejection(ENV)
+
+
+def test_a_suite_that_environments_share_is_built_once(monkeypatch):
+    """Regression: the suites of all modes of a family were built again for each mode."""
+    built = []
+
+    def of(env, name):
+        built.append(name)
+        return half(ENV)
+
+    own = {ENV: "first", replace(ENV, num_walls=1): "second"}
+    monkeypatch.setattr(
+        Maze,
+        "suites",
+        lambda self: {"shared": partial(of, Maze, "shared"), "own": partial(of, self, own[self])},
+    )
+    known = {}
+    first, second = (held_out.build_hashes(env, known) for env in own)
+    assert built == ["shared", "first", "second"]
+    assert first["shared"] is second["shared"]
+    held_out.build_hashes(ENV)  # without a record of earlier calls
+    assert built[3:] == ["shared", "first"]
