@@ -21,7 +21,8 @@ from rlgen.runs.records import find_buffer
 def find_overlap(run: Path, loaded: Loaded, suite: Suite, allow_imports: bool = False) -> Overlap:
     """Count the levels of a suite among the run's training set, level buffer and curriculum log.
 
-    In the log, only levels with positive weight count.
+    In the log, only levels with positive weight count. A damaged log does not raise an error, since
+    the finished evaluation would be lost; the result states that the log could not be read.
 
     Args:
         run: Run folder.
@@ -29,11 +30,15 @@ def find_overlap(run: Path, loaded: Loaded, suite: Suite, allow_imports: bool = 
         suite: Suite to look for.
         allow_imports: Whether to import modules outside rlgen that the run's record names.
     """
-    known = _known(run, loaded, allow_imports)
+    known, unread = _known(loaded), ""
+    try:
+        known |= _logged(run, loaded.env, allow_imports)
+    except ValueError as error:
+        unread = str(error)
     own = set().union(*known.values())
     tested = set(words(suite.levels.hash))
     protection = _protection(folder.read(run), loaded.env, suite)
-    return Overlap(len(own & tested), len(tested), len(own), tuple(known), protection)
+    return Overlap(len(own & tested), len(tested), len(own), tuple(known), protection, unread)
 
 
 def with_overlap(
@@ -44,8 +49,8 @@ def with_overlap(
     return replace(found, meta=found.meta | {KEY: overlap._asdict()})
 
 
-def _known(run: Path, loaded: Loaded, allow_imports: bool) -> dict[str, set[int]]:
-    """Return the hashes of the run's known levels by the place where they were found."""
+def _known(loaded: Loaded) -> dict[str, set[int]]:
+    """Return the hashes of the levels in the run's training set and in its buffer, by place."""
     found, sampler = {}, loaded.curriculum.sampler
     if sampler.level_set is not None:
         found["training set"] = set(words(sampler.level_set.hash))
@@ -54,15 +59,25 @@ def _known(run: Path, loaded: Loaded, allow_imports: bool) -> dict[str, set[int]
         # The stored hashes of a meta-learner's tasks also cover the lifetime, so the levels are
         # hashed again.
         found["level buffer"] = set(words(hash_levels(loaded.env, buffer.level)))
-    if has_log(run):
-        _, log = open_log(run, allow_imports)
-        trained = np.flatnonzero((log.weight > 0).ravel())
-        if trained.size:
-            # [U, S, n, ...] (update, seed, slot) flattened to one axis.
-            shape = log.weight.size
-            level = jax.tree.map(lambda x: x.reshape(shape, *x.shape[3:])[trained], log.level)
-            found["curriculum log"] = set(words(hash_levels(loaded.env, level)))
     return found
+
+
+def _logged(run: Path, env: Any, allow_imports: bool) -> dict[str, set[int]]:
+    """Return the hashes of the levels in the curriculum log that the run trained on.
+
+    Raises:
+        ValueError: The log is damaged.
+    """
+    if not has_log(run):
+        return {}
+    _, log = open_log(run, allow_imports)
+    trained = np.flatnonzero((log.weight > 0).ravel())
+    if not trained.size:
+        return {}
+    # [U, S, n, ...] (update, seed, slot) flattened to one axis.
+    shape = log.weight.size
+    level = jax.tree.map(lambda x: x.reshape(shape, *x.shape[3:])[trained], log.level)
+    return {"curriculum log": set(words(hash_levels(env, level)))}
 
 
 def _protection(record: dict[str, Any], env: Any, suite: Suite) -> str:

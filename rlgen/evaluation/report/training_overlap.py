@@ -24,6 +24,7 @@ class Overlap(NamedTuple):
     num_known: int  # distinct known levels of the run
     sources: tuple[str, ...]  # places where the known levels were found; () if none
     protection: str  # a key of `_PROTECTION`
+    unread: str = ""  # reason why the curriculum log could not be read; "" if it could be read
 
 
 def overlap_sentences(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -50,6 +51,10 @@ def overlaps(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def _sentence(one: dict[str, Any], suite: str) -> str:
     why = _PROTECTION[one["protection"]]
+    if unread := one.get("unread"):
+        why += (
+            f"; levels of the curriculum log are not counted, because it cannot be read: {unread}"
+        )
     if not one["sources"]:
         return f"no levels of the run are recorded; {why}"
     places = " and ".join(filter(None, (", ".join(one["sources"][:-1]), one["sources"][-1])))

@@ -46,7 +46,7 @@ def evaluation(overlap):
 def test_levels_of_the_training_set_are_counted(monkeypatch, tmp_path):
     sampler = Fixed(ENV, levels=take(SUITE.levels, [0, 3]))
     one = found(monkeypatch, tmp_path, sampler)
-    assert one == (2, 5, 2, ("training set",), "not recorded")
+    assert one == (2, 5, 2, ("training set",), "not recorded", "")
     played = [evaluation(one)]
     assert overlap_sentences(played) == [
         "run: 2 of 5 levels of chain/some are among the 2 levels in the run's training set; the "
@@ -77,7 +77,7 @@ def test_what_is_known_without_any_level_is_said(protection, monkeypatch, tmp_pa
     kept = {"some": digest(np.asarray(levels.hash))} if protection == "rejected" else {"some": ""}
     suite = SUITE._replace(levels=levels)
     one = found(monkeypatch, tmp_path, Random(ENV), suite, held_out=kept)
-    assert one == (0, 5, 0, (), protection)
+    assert one == (0, 5, 0, (), protection, "")
     played = [evaluation(one)]
     assert overlap_sentences(played)[0].startswith("run: no levels of the run are recorded; ")
     assert overlap_warnings(played) == []
@@ -87,3 +87,14 @@ def test_levels_of_a_suite_that_also_occur_in_training_are_no_reason_to_warn(mon
     seen = SUITE._replace(levels=make_level_set(ENV, EVERY, split="seen"))
     one = found(monkeypatch, tmp_path, Fixed(ENV, levels=seen.levels), seen)
     assert one[:3] == (5, 5, 5) and overlap_warnings([evaluation(one)]) == []
+
+
+def test_a_damaged_log_is_named_and_does_not_stop_the_evaluation(monkeypatch, tmp_path):
+    def damaged(run, allow):
+        raise ValueError("part 3 is cut")
+
+    monkeypatch.setattr(training_overlap, "has_log", lambda run: True)
+    monkeypatch.setattr(training_overlap, "open_log", damaged)
+    one = found(monkeypatch, tmp_path, Fixed(ENV, levels=take(SUITE.levels, [0, 3])))
+    assert one == (2, 5, 2, ("training set",), "not recorded", "part 3 is cut")
+    assert overlap_sentences([evaluation(one)])[0].endswith("cannot be read: part 3 is cut")
