@@ -52,7 +52,7 @@ def compared(ued, tmp_path_factory):
 def test_it_trains_evaluates_and_compares(compared):
     written = (compared / "comparison.md").read_text()
     assert "| env steps: train | 128 |" in written
-    assert "**IQM**" in written and "worst 1 %" in written and "gradient steps" in written
+    assert "**mean**" in written and "worst 1 %" in written and "gradient steps" in written
     assert (compared / "cvar.png").stat().st_size > 1000
     assert (compared / "heldout" / "report.html").is_file()
 
