@@ -23,7 +23,7 @@ help:  ## list the targets
 demo: $(INSTALLED)  ## train an agent on generated mazes and evaluate it on held-out mazes
 	@$(BIN)/python scripts/demo.py
 
-PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --junitxml=$(REPORT)
+PYTEST = $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder --junitxml=$(REPORT)
 
 test: $(READY)  ## the tests that run within minutes on a CPU
 	@echo "pytest, $(WORKERS) workers; the results are also written to $(REPORT)"

@@ -41,6 +41,18 @@ hypothesis.settings.load_profile("rlgen")
 # Tracing makes millions of temporary objects; collecting them less often saves 10 % of its time.
 gc.set_threshold(200_000, 20, 100)
 
+LONG_FILES = (
+    "test_notebooks.py", "test_held_out_file.py", "test_coverage.py", "test_suites.py",
+    "test_snippets.py", "test_site.py", "test_recipes.py",
+)  # fmt: skip
+"""Files whose thorough tests take minutes. A worker runs whole files, so these are begun first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests of long files first, so that no worker begins one when the others are done."""
+    items.sort(key=lambda item: item.path.name not in LONG_FILES)
+
+
 LARGE, ENOUGH = 2**30, 3 * 2**29
 """Memory of a worker, in bytes, above which programs are dropped after a module or a test."""
 
