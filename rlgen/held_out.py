@@ -192,7 +192,7 @@ def _parts(value: Any) -> Any:
         hash(value)
     except TypeError:
         return object()  # equal to no other value
-    return value
+    return type(value), value  # with the type, because 1 equals True
 
 
 def shapes_of(level: PyTree) -> str:

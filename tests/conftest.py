@@ -43,9 +43,11 @@ gc.set_threshold(200_000, 20, 100)
 
 LONG_FILES = (
     "test_notebooks.py", "test_held_out_file.py", "test_coverage.py", "test_suites.py",
-    "test_snippets.py", "test_site.py", "test_recipes.py",
+    "test_snippets.py", "test_site.py", "test_recipes.py", "test_reproduce.py", "test_files.py",
+    "test_environments.py", "test_learners.py", "test_samplers.py", "test_bonuses.py",
+    "test_learner_fields.py",
 )  # fmt: skip
-"""Files whose thorough tests take minutes. A worker runs whole files, so these are begun first."""
+"""Files whose tests take minutes. A worker runs whole files, so these are begun first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -242,3 +242,9 @@ def test_a_suite_that_environments_share_is_built_once(monkeypatch):
     assert first["shared"] is second["shared"]
     held_out.build_hashes(ENV)  # without a record of earlier calls
     assert built[3:] == ["shared", "first"]
+
+
+def test_equal_numbers_of_different_types_are_different_arguments():
+    calls = [partial(half, ENV), partial(half, 1), partial(half, True), partial(half, env=1), half]
+    assert len({held_out._parts(call) for call in calls}) == len(calls)
+    assert held_out._parts(partial(half, [1])) != held_out._parts(partial(half, [1]))

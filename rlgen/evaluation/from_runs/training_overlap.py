@@ -30,11 +30,8 @@ def find_overlap(run: Path, loaded: Loaded, suite: Suite, allow_imports: bool = 
         suite: Suite to look for.
         allow_imports: Whether to import modules outside rlgen that the run's record names.
     """
-    known, unread = _known(loaded), ""
-    try:
-        known |= _logged(run, loaded.env, allow_imports)
-    except ValueError as error:
-        unread = str(error)
+    logged, unread = _logged(run, loaded.env, allow_imports)
+    known = _known(loaded) | logged
     own = set().union(*known.values())
     tested = set(words(suite.levels.hash))
     protection = _protection(folder.read(run), loaded.env, suite)
@@ -62,22 +59,24 @@ def _known(loaded: Loaded) -> dict[str, set[int]]:
     return found
 
 
-def _logged(run: Path, env: Any, allow_imports: bool) -> dict[str, set[int]]:
-    """Return the hashes of the levels in the curriculum log that the run trained on.
+def _logged(run: Path, env: Any, allow_imports: bool) -> tuple[dict[str, set[int]], str]:
+    """Return the hashes of the logged levels that the run trained on, by place.
 
-    Raises:
-        ValueError: The log is damaged.
+    The second result is the reason why the log cannot be read, or "".
     """
     if not has_log(run):
-        return {}
-    _, log = open_log(run, allow_imports)
+        return {}, ""
+    try:
+        _, log = open_log(run, allow_imports)
+    except ValueError as error:
+        return {}, str(error)
     trained = np.flatnonzero((log.weight > 0).ravel())
     if not trained.size:
-        return {}
+        return {}, ""
     # [U, S, n, ...] (update, seed, slot) flattened to one axis.
     shape = log.weight.size
     level = jax.tree.map(lambda x: x.reshape(shape, *x.shape[3:])[trained], log.level)
-    return {"curriculum log": set(words(hash_levels(env, level)))}
+    return {"curriculum log": set(words(hash_levels(env, level)))}, ""
 
 
 def _protection(record: dict[str, Any], env: Any, suite: Suite) -> str:
