@@ -1,5 +1,6 @@
 """Agents play a suite only if they read its observations correctly, for all families and suites."""
 
+import sys
 from dataclasses import dataclass
 
 import jax
@@ -15,6 +16,7 @@ from rlgen.evaluation.ladder.ladder import climb
 from rlgen.evaluation.suites import check_readable, load_suite, playable_suites
 from rlgen.levels import Suite, make_level_set
 from rlgen.observations import interface_difference, misread
+from rlgen.protocols import LevelEnv
 from rlgen.testing.suites import walk
 from rlgen.types import Solution
 
@@ -28,17 +30,28 @@ VARIANTS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def suites_forgotten_at_the_end():
+    """Empty the caches of suites after this file: their optima are invented, see `unsolved`."""
+    yield
+    for name, module in list(sys.modules.items()):
+        if name.startswith("rlgen.envs."):
+            for each in vars(module).values():
+                if clear := getattr(each, "cache_clear", None):
+                    clear()
+
+
 @pytest.fixture
-def unsolved(monkeypatch):
+def unsolved(monkeypatch, suites_forgotten_at_the_end):
     """Build suites without solving their levels, which takes most of the time."""
 
     def solve(self, level):
         return Solution(jnp.bool_(True), jnp.int32(1), jnp.float32(1.0))
 
     for family in registry.names("envs"):
-        kind = type(registry.load("envs", family).tiny())
-        if "solve" in dir(kind):
-            monkeypatch.setattr(kind, "solve", solve)
+        env = registry.load("envs", family).tiny()
+        if registry.has(env, LevelEnv.solve):
+            monkeypatch.setattr(type(env), "solve", solve)
 
 
 def reads_alike(env, suite):
